@@ -1,0 +1,120 @@
+"""The command `distillhub`: parse, call the library, print; errors as what, where, mend."""
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from distillhub.errors import DistillhubError, StorageError
+from distillhub_cli import build, clean, doctor, evaluate, init, inspect, show, sweep, train
+from distillhub_cli.output import output
+
+# Threads of torch that wait for one another by spinning make a step 20 times as long when other
+# programs want the cores; read once, when torch is loaded. Results are the same.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+_STORAGE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission",
+}
+
+
+class _Group(TyperGroup):
+    """Turns the library's errors into messages and exit codes: no traceback for a mistake."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DistillhubError as error:
+            output().error(error)
+            raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError as error:  # `distillhub list models | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(0) from error
+        except OSError as error:
+            if error.errno not in _STORAGE:
+                raise
+            wrapped = StorageError(
+                _STORAGE[error.errno],
+                where=str(error.filename or ""),
+                mend="make room or change the folder's mode, then run it again; work is kept",
+            )
+            output().error(wrapped)
+            raise typer.Exit(wrapped.exit_code) from error
+
+
+app = typer.Typer(
+    name="distillhub",
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 2 usage, 3 recipe invalid, 4 pipeline failed, "
+    "5 verification failed, 6 publish conflict.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        inspect.version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """From a recipe to a distilled image dataset that loads, is scored and can be verified."""
+
+
+def _add(panel: str, command: Callable[..., None], *examples: str, name: str | None = None) -> None:
+    """Put a command into a panel of the help; its examples stand below its options."""
+    epilog = "\n\n".join(
+        [f"Example{'s' if len(examples) > 1 else ''}:", *(f"  distillhub {e}" for e in examples)]
+    )
+    app.command(name, rich_help_panel=panel, epilog=epilog if examples else None)(command)
+
+
+_add("Make", build.build, "build dm_digits_10", "build my.yaml --out mine")
+_add("Make", build.plan, "plan dm_digits_10")
+_add("Make", build.status, "status", "status dm_digits_10 --json")
+_add("Make", inspect.validate, "validate my.yaml", "validate recipes/")
+_add("Make", inspect.schema, "schema --out recipe.schema.json")
+_add("Make", init.init, "init ./photos", "init --project distilled", "init ./photos --project .")
+_add(
+    "Make",
+    sweep.sweep,
+    "sweep dm_digits_10 --seeds 3",
+    "sweep dm_digits_10 --set method.iterations=100,500 --set ipc=1,10",
+)
+_add("Make", build.stage, "stage evaluate dm_digits_10")
+_add(
+    "Use",
+    evaluate.evaluate,
+    "evaluate dm_digits_10 --runs 3",
+    "evaluate ./mine --data zalando-datasets/fashion_mnist --protocol lowres-1",
+)
+_add(
+    "Use",
+    train.train,
+    "train dm_digits_10 --test sklearn:digits",
+    "train ylecun/mnist --model lenet --steps 500",
+)
+_add("Look", show.show, "show dm_digits_10", "show uoft-cs/cifar10")
+_add("Look", show.verify, "verify dm_digits_10", "verify artifacts/dm_digits_10/dataset")
+_add("Look", inspect.list_, "list protocols", name="list")
+_add("Keep house", doctor.doctor)
+_add("Keep house", clean.clean, "clean --dry-run", "clean --older 7d --yes")
+_add("Keep house", inspect.version)

@@ -1,0 +1,1 @@
+"""Scoring of a set: protocols, runs, and the figures made of them."""

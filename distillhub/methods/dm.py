@@ -1,0 +1,235 @@
+"""DM: synthetic images whose mean features follow those of their class under random networks.
+
+Symbols: phi_theta -> embedding of a fresh random network, `net.features_normalized`; T_c -> real
+images of class c, `pools`; B_c -> its batch; S -> synthetic images, `x`; A(., omega) -> Siamese
+augmentation with the draw omega of the step and the class.
+
+Source: Zhao and Bilen, Dataset Condensation with Distribution Matching (WACV 2023), Algorithm 1.
+Constants and the sum over features are those of the authors' code (DatasetCondensation, `main_DM`).
+
+Optimised in the normalised space of the data set, without clipping; clipped to [0, 1] at the end.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+
+from distillhub.errors import DivergedError
+from distillhub.methods._base import Cost, Method, Paper, Synthesis, Workbench
+from distillhub.models.specs import Arch
+from distillhub.models.zoo import Classifier, build
+from distillhub.ops.augment import DsaParams, apply_dsa, draw_dsa, families
+from distillhub.ops.matching import squared_mean_distance
+from distillhub.ops.pixels import denormalize, normalize
+from distillhub.ops.progress import Progress, State, capture, restore
+from distillhub.ops.selection import sample
+from distillhub.units import Group, Target, WorkUnit, by_class
+
+CPU_PIXELS = 16 * 32 * 32  # per forward pass: what ConvNet-3 makes of 16 32x32 images is 8 MiB
+ACCELERATOR_PIXELS = 4096 * 32 * 32
+
+
+def _strategy(value: str) -> str:
+    families(value)
+    return value
+
+
+class Real(NamedTuple):
+    """The training images of one class."""
+
+    label: int
+    pixels: Tensor
+    """uint8 [n_c, C, H, W] on the device."""
+
+
+class DM(Method):
+    """Distribution matching."""
+
+    name: Literal["dm"] = "dm"
+    version: Literal[1] = 1
+    together: int = Field(default=10, gt=0)
+    """Classes per call; they share the random network of each step whatever their grouping."""
+    arch: Arch = "convnet3"
+    """The random networks; batch norm is refused, because it would couple the classes."""
+    iterations: int = Field(default=20_000, gt=0)
+    """Steps, each with a new network; the authors' loop makes one more."""
+    batch_real: int = Field(default=256, gt=0)
+    """Real images per class and step, all different; a smaller class gives all that it has."""
+    lr_img: float = Field(default=1.0, gt=0)
+    """The authors take 1 up to 50 images per class, 10 from 100 on (CIFAR-10)."""
+    momentum: float = Field(default=0.5, ge=0, lt=1)
+    init: Literal["real", "noise"] = "real"
+    """`real`: images of the class; `noise`: standard normal in normalised space."""
+    dsa: Annotated[str, AfterValidator(_strategy)] | None = "color_crop_cutout_flip_scale_rotate"
+    """Families of the augmentation; null: none."""
+
+    paper: ClassVar[Paper] = Paper(
+        "Dataset Condensation with Distribution Matching",
+        "Bo Zhao, Hakan Bilen",
+        "WACV 2023",
+        arxiv="2110.04181",
+        code="https://github.com/VICO-UoE/DatasetCondensation",
+    )
+    texture: ClassVar[float] = 0.02  # measured: PNG sizes of dm_digits_10
+
+    def plan(self, target: Target) -> Iterator[Group]:
+        """One class each: their losses do not meet."""
+        return by_class(target)
+
+    def synthesize(
+        self, units: Sequence[WorkUnit], bench: Workbench, state: State | None = None
+    ) -> Generator[Progress, None, Synthesis]:
+        """Algorithm 1, for the classes of `units` at once."""
+        data = bench.data
+        x = torch.stack([self._start(unit, bench) for unit in units])  # [U, n, C, H, W]
+        x = x.to(bench.device)
+        optimizer = torch.optim.SGD([x], lr=self.lr_img, momentum=self.momentum)
+        start = restore(state, images=x, optimizer=optimizer)
+        pools = []
+        for unit in units:
+            label = unit.slots[0].label
+            pools.append(Real(label, data.pixels(data.rows_of(label)).to(bench.device)))
+
+        for step in range(start, self.iterations):
+            net = self._network(step, bench)
+            draws = [self._draw(step, pool.label, bench) for pool in pools]
+            targets = self._real_means(net, pools, draws, step, bench)  # [U, D]
+            losses, x.grad = self._match(net, x, targets, draws)
+            _refuse_divergence(losses, step, units)
+            optimizer.step()
+            snapshot = partial(capture, step + 1, images=x, optimizer=optimizer)
+            yield Progress(step + 1, self.iterations, {"loss": losses.mean().item()}, snapshot)
+
+        images = denormalize(x.detach().flatten(0, 1), data.mean, data.std)
+        return Synthesis(images.clamp(0, 1))
+
+    def check(self, target: Target, counts: Sequence[int]) -> Iterator[str]:
+        """The network must fit the images, and real images must suffice for the start."""
+        try:
+            net = _fresh(self.arch, target, (0.5,) * target.channels, (0.5,) * target.channels, 0)
+        except ValueError as error:
+            yield str(error)
+        else:
+            if any(isinstance(part, nn.BatchNorm2d) for part in net.modules()):
+                yield f"dm cannot match with batch norm; use {self.arch.removesuffix('-bn')}-in"
+        for label, count in enumerate(counts):
+            if self.init == "real" and count < target.ipc:
+                yield f"ipc is {target.ipc} but class {label} has {count} images to start from"
+
+    def cost(self, target: Target, counts: Sequence[int]) -> Cost:
+        """The iterations of all calls, with the real and synthetic images of one call each."""
+        calls = -(-target.num_classes // self.together)
+        real = sum(min(self.batch_real, count) for count in counts)
+        synthetic = target.num_classes * target.ipc
+        return Cost(
+            self.iterations * calls,
+            self.arch,
+            forward=max(1, real // calls),
+            backward=max(1, synthetic // calls),
+        )
+
+    def _start(self, unit: WorkUnit, bench: Workbench) -> Tensor:
+        """The first images of a class, normalised: [n, C, H, W]."""
+        data, label = bench.data, unit.slots[0].label
+        generator = bench.generator("init", label)
+        if self.init == "noise":
+            shape = (len(unit.slots), data.channels, data.height, data.width)
+            return torch.randn(shape, generator=generator)
+        rows = sample(data.rows_of(label), len(unit.slots), generator)
+        return normalize(data.images(rows), data.mean, data.std)
+
+    def _network(self, step: int, bench: Workbench) -> Classifier:
+        """The theta of a step, the same for all units: never trained, frozen."""
+        data = bench.data
+        target = Target(data.num_classes, 1, data.channels, data.height, data.width)
+        seed = bench.generator("net", step).initial_seed()
+        return _fresh(self.arch, target, data.mean, data.std, seed).to(bench.device)
+
+    def _draw(self, step: int, label: int, bench: Workbench) -> DsaParams | None:
+        """The omega of a step and class."""
+        if self.dsa is None:
+            return None
+        size = (bench.data.height, bench.data.width)
+        return draw_dsa(self.dsa, size, bench.generator("dsa", step, label))
+
+    @torch.no_grad()
+    def _real_means(
+        self,
+        net: Classifier,
+        pools: Sequence[Real],
+        draws: Sequence[DsaParams | None],
+        step: int,
+        bench: Workbench,
+    ) -> Tensor:
+        """Mean embedding of a fresh batch of each class, [U, D]."""
+        batches = []
+        for pool, draw in zip(pools, draws, strict=True):
+            generator = bench.generator("real", step, pool.label)
+            rows = sample(torch.arange(len(pool.pixels)), self.batch_real, generator)
+            images = pool.pixels[rows.to(pool.pixels.device)].float().div_(255)
+            batches.append(_augment(normalize(images, bench.data.mean, bench.data.std), draw))
+        everything = torch.cat(batches)
+        parts = torch.split(everything, _span(everything))
+        embedded = torch.cat([net.features_normalized(part) for part in parts])
+        sizes = [len(batch) for batch in batches]
+        return torch.stack([rows.mean(dim=0) for rows in torch.split(embedded, sizes)])
+
+    def _match(
+        self, net: Classifier, x: Tensor, targets: Tensor, draws: Sequence[DsaParams | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of the classes, [U], and their gradient for the images, like `x`."""
+        classes = max(1, _span(x) // x.shape[1])  # per pass; a mean needs its class whole
+        losses: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for first in range(0, len(x), classes):
+            these = slice(first, first + classes)
+            images = x[these].detach().requires_grad_()  # [u, n, C, H, W]
+            seen = [_augment(s, draw) for s, draw in zip(images, draws[these], strict=True)]
+            embedded = net.features_normalized(torch.cat(seen)).view(*images.shape[:2], -1)
+            loss = squared_mean_distance(targets[these], embedded)
+            gradients += torch.autograd.grad(loss.sum(), images)
+            losses.append(loss.detach())
+        return torch.cat(losses), torch.cat(gradients)
+
+
+def _fresh(
+    arch: str, target: Target, mean: Sequence[float], std: Sequence[float], seed: int
+) -> Classifier:
+    return build(
+        arch,
+        num_classes=target.num_classes,
+        channels=target.channels,
+        height=target.height,
+        width=target.width,
+        mean=mean,
+        std=std,
+        seed=seed,
+    ).freeze()
+
+
+def _augment(x: Tensor, draw: DsaParams | None) -> Tensor:
+    return x if draw is None else apply_dsa(x, draw)
+
+
+def _span(x: Tensor) -> int:
+    """Images per forward pass: on a CPU as many as stay in the cache, elsewhere many."""
+    pixels = CPU_PIXELS if x.device.type == "cpu" else ACCELERATOR_PIXELS
+    return max(1, pixels // (x.shape[-2] * x.shape[-1]))
+
+
+def _refuse_divergence(losses: Tensor, step: int, units: Sequence[WorkUnit]) -> None:
+    finite = losses.isfinite()
+    if not bool(finite.all()):
+        worst = int((~finite).nonzero()[0])
+        raise DivergedError(
+            f"the matching loss is {losses[worst].item()} at step {step}",
+            where=f"synthesize {units[worst].name}",
+            mend="lower method.lr_img",
+        )
+
+
+METHOD = DM

@@ -1,0 +1,1 @@
+"""Networks: names, weights, training, and what goes through their layers."""

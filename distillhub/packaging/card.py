@@ -1,0 +1,186 @@
+"""The card stage: from a package and a report to the folder that is opened and published."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distillhub.digests import sha256_of
+from distillhub.errors import PipelineError
+from distillhub.packaging import croissant, figures, provenance, results, stored
+from distillhub.packaging.completion import CardInputs, completed
+from distillhub.packaging.notices import ARMS as NAMES_OF_ARMS
+from distillhub.packaging.parquet import PackageRecord
+from distillhub.packaging.rendering import render, summary
+from distillhub.records.card import CardBlock
+from distillhub.records.manifest import (
+    MANIFEST,
+    Content,
+    FileEntry,
+    Manifest,
+    entry_of,
+    files_of,
+    labels_digest,
+)
+from distillhub.records.report import (
+    Comparison,
+    EvalReport,
+    dumps,
+)
+
+__all__ = ["CardInputs", "build_card", "described", "panels", "sheet_rows", "subjects"]
+
+CARD = "README.md"
+REPORT = "eval.json"
+CROISSANT = "croissant.json"
+PROVENANCE = "provenance.json"
+RESOLVED = "recipe/resolved.yaml"
+CONTACT_SHEET = "assets/contact_sheet.png"
+ARMS = "assets/arms.png"
+ARMS_SHOWN = tuple(arm for arm in NAMES_OF_ARMS if arm != "full_hard")
+
+
+def build_card(inputs: CardInputs, out: Path) -> Manifest:
+    """Write the whole of `dataset/` into an empty folder.
+
+    Equal inputs give equal bytes. The artifact's digest, `Manifest.digest`, depends on recipe,
+    Parquet files, weights and labels alone.
+
+    Raises:
+        PipelineError: If the package is not what its package.json says, or labels are impossible.
+    """
+    record = PackageRecord.model_validate_json((inputs.package / "package.json").read_bytes())
+    for name, entry in record.files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(inputs.package / name, out / name)
+        if entry_of(out / name) != entry:
+            raise PipelineError(
+                "is not what package.json says", where=name, mend="run the package stage again"
+            )
+    _write(out / RESOLVED, inputs.resolved)
+    _write(out / f"recipe/{inputs.stem}.yaml", inputs.recipe)
+    content = Content(
+        recipe_sha256=sha256_of(out / RESOLVED),
+        parquet={name: entry.sha256 for name, entry in record.files.items()},
+        weights=dict(inputs.weights),
+        labels_sha256=labels_digest(record.column_sha256),
+        rows=record.rows,
+        classes=record.class_names,
+        ipc=inputs.report.dataset.ipc,
+    )
+    report = completed(inputs, record, content, out)
+    _write(out / REPORT, dumps(report))
+    results.write(report.runs, out / results.RESULTS)
+    _draw(report, record, out)
+    _write(out / CARD, render(report))
+    _write(out / CROISSANT, croissant.text(described(report, record.files)))
+    statement = provenance.statement(
+        subjects=subjects(content, report),
+        recipe=inputs.stem,
+        recipe_sha256=content.recipe_sha256,
+        digest=content.digest,
+        stages={name: cost.model_dump(mode="json") for name, cost in inputs.compute.items()},
+        dependencies=inputs.dependencies,
+        facts=inputs.facts,
+    )
+    _write(out / PROVENANCE, provenance.text(statement))
+    manifest = Manifest(
+        digest=content.digest,
+        content=content,
+        runs_sha256=report.runs_sha256,
+        files={path.relative_to(out).as_posix(): entry_of(path) for path in files_of(out)},
+        columns=record.column_sha256,
+        rows=record.row_digests,
+    )
+    _write(out / MANIFEST, manifest.text())
+    return manifest
+
+
+def described(report: EvalReport, files: Mapping[str, FileEntry]) -> dict[str, object]:
+    """The Croissant description of the Parquet files.
+
+    Raises:
+        ValueError: If the report has no card block, or its front matter lists no columns.
+    """
+    if report.card is None:
+        raise ValueError("the report has no card block")
+    card = report.card
+    return croissant.croissant(
+        name=card.title,
+        description=summary(report),
+        rights=card.license_link or card.license,
+        version=report.dataset.version,
+        url=f"https://huggingface.co/datasets/{card.repo_id}" if card.repo_id else None,
+        creators=card.authors,
+        cite_as=card.papers[0].title if card.papers else None,
+        tables={
+            name: croissant.Table(
+                {path: entry for path, entry in files.items() if path.startswith(f"{place}/")},
+                croissant.columns_of(features),
+            )
+            for name, place, features in _tables(card)
+        },
+    )
+
+
+def _tables(card: CardBlock) -> Iterator[tuple[str, str, object]]:
+    """Name, folder and features of every table of the set."""
+    infos = card.data.get("dataset_info")
+    for info in infos if isinstance(infos, list) else [infos]:
+        if not isinstance(info, dict):
+            raise ValueError("dataset_info is missing in the front matter")
+        config = info.get("config_name", "default")
+        name, place = ("train", "data") if config == "default" else (str(config), str(config))
+        yield name, place, info.get("features")
+
+
+def subjects(content: Content, report: EvalReport) -> dict[str, str]:
+    """What the provenance vouches for: the data files and the whole."""
+    name = report.card.title if report.card else report.dataset.name
+    return {**content.parquet, name: content.digest}
+
+
+def panels(report: EvalReport) -> tuple[figures.Panel, ...]:
+    """The arms of every comparison, for the plot."""
+    return tuple(_panel(part, report) for part in report.comparisons)
+
+
+def _panel(part: Comparison, report: EvalReport) -> figures.Panel:
+    top1 = {run.id: run.top1 for run in report.runs}
+    points = []
+    for arm in ARMS_SHOWN:
+        metric = part.metrics.get(f"top1.{arm}")
+        if metric is not None and metric.value is not None:
+            runs = tuple(top1[run] for run in metric.runs if run in top1)
+            points.append(figures.Point(arm, metric.value, metric.ci95, runs))
+    reference = part.metrics.get("top1.full_hard")
+    protocols = ", ".join(dict.fromkeys(part.protocols.values()))
+    return figures.Panel(
+        f"{protocols}, {part.arch}", tuple(points), reference.value if reference else None
+    )
+
+
+def sheet_rows(folder: Path, class_names: Sequence[str]) -> list[figures.Row]:
+    """The images that the contact sheet shows: the first of every shown class."""
+    classes = stored.read(folder).labels
+    rows = []
+    for label in figures.shown_classes(len(class_names)):
+        of_class = np.flatnonzero(classes == label)[: figures.MAX_COLUMNS].tolist()
+        if of_class:
+            pixels = figures.decoded(stored.images(folder, of_class))
+            rows.append(figures.Row(class_names[label], pixels))
+    return rows
+
+
+def _draw(report: EvalReport, record: PackageRecord, out: Path) -> None:
+    (out / CONTACT_SHEET).parent.mkdir(parents=True, exist_ok=True)
+    figures.contact_sheet(sheet_rows(out, record.class_names), out / CONTACT_SHEET)
+    drawn = [panel for panel in panels(report) if panel.points]
+    if drawn:
+        figures.arms_plot(drawn, out / ARMS)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")

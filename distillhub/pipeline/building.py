@@ -1,0 +1,258 @@
+"""`distillhub build`: from a recipe file to the folder of a finished data set."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from distillhub.digests import fingerprint
+from distillhub.errors import Fault, RecipeError, UsageError
+from distillhub.evaluation import protocols
+from distillhub.pipeline.dvcfile import make_workspace, reproduce, write_index
+from distillhub.pipeline.files import inheritable_lock, storage_errors, write_text
+from distillhub.pipeline.project import LOCAL, Project
+from distillhub.pipeline.reporting import Reporter
+from distillhub.pipeline.resolve import resolve_recipe
+from distillhub.pipeline.run import pick_device
+from distillhub.pipeline.stages import folder_digest, run_stage, work_digest
+from distillhub.pipeline.versions import STAGES, WRITES
+from distillhub.recipe.loading import load_recipe, load_resolved
+from distillhub.recipe.schema import Recipe, ResolvedRecipe
+
+WORKSPACE = Path(".distillhub") / "workspace"
+
+
+def build(
+    recipe: Path,
+    *,
+    reporter: Reporter,
+    direct: bool = False,
+    keep: bool = False,
+    replace: bool = False,
+    update: bool = False,
+    allow_cpu: bool = False,
+    workspace: Path | None = None,
+) -> Path:
+    """Build a recipe and return its finished data set folder; what is up to date is not made again.
+
+    Args:
+        recipe: The recipe's file.
+        reporter: Told how it goes.
+        direct: Run the stages in this process, without DVC.
+        keep: Add the recipe to its project's index, so that `dvc repro` keeps it built.
+        replace: Take the place of another recipe of the same name in the workspace.
+        update: Accept data that changed since the recipe was resolved.
+        allow_cpu: Build on a CPU what is meant for a GPU.
+        workspace: Where to build a recipe that its project does not keep; None:
+            `.distillhub/workspace` of the project, or of the current folder.
+
+    Raises:
+        RecipeError: If the recipe or its data cannot be used; nothing was started.
+        PipelineError: If a stage failed.
+    """
+    content = load_recipe(recipe)
+    if not allow_cpu and pick_device().type == "cpu":
+        refuse_cpu(content, recipe)
+    project = place(recipe, keep=keep, replace=replace, workspace=workspace)
+    stem = recipe.stem
+    lock = project.state / "locks" / f"{fingerprint(str(project.root), stem)[:16]}.lock"
+    with (
+        storage_errors(project.state),
+        inheritable_lock(
+            lock, lambda: reporter.note(f"another build of {stem} is running; waiting for it")
+        ) as handle,
+    ):
+        resolve_recipe(project.recipe(stem), project, update=update)
+        if direct:
+            _build_here(stem, project, reporter)
+        else:
+            refuse_missing_git(project)
+            reproduce(project, stem, lock=handle)
+    return project.artifacts(stem) / "dataset"
+
+
+def refuse_cpu(content: Recipe, path: Path) -> None:
+    """A recipe whose protocols are meant for GPUs would run for days here.
+
+    Raises:
+        RecipeError: Naming them.
+    """
+    heavy = [
+        (i, block.protocol)
+        for i, block in enumerate(content.evaluate)
+        if protocols.get(block.protocol).gpu
+    ]
+    if heavy:
+        raise RecipeError.of(
+            Fault(
+                f"protocol {name} is meant for a GPU, and there is none",
+                f"{path}: evaluate.{index}.protocol",
+                "build on a machine with a CUDA device, choose a protocol for CPUs, "
+                "or give --allow-cpu",
+            )
+            for index, name in heavy
+        )
+
+
+def refuse_missing_git(project: Project) -> None:
+    """DVC wants a git repository around a project, unless its settings say otherwise.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    config = project.root / ".dvc" / "config"
+    without = config.is_file() and "no_scm = true" in config.read_text(encoding="utf-8")
+    if without or any((f / ".git").exists() for f in (project.root, *project.root.parents)):
+        return
+    raise UsageError(
+        "DVC needs a git repository around the project, and there is none",
+        where=str(project.root),
+        mend="run `git init` there, or build with --direct, which does without DVC",
+    )
+
+
+def place(recipe: Path, *, keep: bool, replace: bool, workspace: Path | None) -> Project:
+    """The project in which a recipe is built, with the recipe in its index."""
+    recipe = recipe.resolve()
+    owner = Project.find(recipe.parent)
+    home = owner or Project.find(Path.cwd())
+    state = home.state if home is not None else Path(".distillhub").resolve()
+    with storage_errors(state), inheritable_lock(state / "locks" / "index.lock", lambda: None):
+        return _place(recipe, owner, home, state, keep=keep, replace=replace, workspace=workspace)
+
+
+def _place(
+    recipe: Path,
+    owner: Project | None,
+    home: Project | None,
+    state: Path,
+    *,
+    keep: bool,
+    replace: bool,
+    workspace: Path | None,
+) -> Project:
+    """`place`, while no other build changes an index."""
+    inside = owner is not None and recipe.parent == owner.recipes
+    if owner is not None and inside and workspace is None:
+        kept = indexed(owner)
+        if recipe.stem in kept:
+            return owner
+        if keep:
+            write_index(owner, [*kept, recipe.stem])
+            return owner
+    elif keep:
+        raise UsageError(
+            "only a recipe in a project's recipes/ can be kept",
+            where=str(recipe),
+            mend="`distillhub init --project` makes a project",
+        )
+    space = make_workspace((workspace or state / "workspace").resolve(), state)
+    _bring(recipe, space, replace=replace)
+    _bring_sources(recipe, home, space)
+    return space
+
+
+def indexed(project: Project) -> list[str]:
+    """The recipes in a project's index."""
+    content = YAML(typ="safe", pure=True).load(project.index) if project.index.exists() else {}
+    stems = content.get("recipes") if isinstance(content, dict) else None
+    if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
+        raise RecipeError(
+            "not a list of recipes", where=str(project.index), mend="write recipes: [name, name]"
+        )
+    return stems
+
+
+def _bring(recipe: Path, space: Project, *, replace: bool) -> None:
+    """Copy a recipe into the workspace; another of the same name is not overwritten unasked."""
+    origin = space.origin(recipe.stem)
+    mine = space.recipe(recipe.stem)
+    if (
+        mine.exists()
+        and origin.exists()
+        and origin.read_text(encoding="utf-8") != str(recipe)
+        and not replace
+    ):
+        raise UsageError(
+            f"the workspace holds another recipe called {recipe.stem}, "
+            f"from {origin.read_text(encoding='utf-8')}",
+            where=str(recipe),
+            mend="rename one of them, or build with --replace",
+        )
+    text = recipe.read_text(encoding="utf-8")
+    if not mine.exists() or mine.read_text(encoding="utf-8") != text:
+        write_text(mine, text)
+        write_text(origin, str(recipe))
+    stems = indexed(space)
+    if recipe.stem not in stems:
+        write_index(space, [*stems, recipe.stem])
+
+
+def _bring_sources(recipe: Path, home: Project | None, space: Project) -> None:
+    """Tell the workspace where data are.
+
+    It knows the local copies that its project knows, and the folder that the recipe names.
+    """
+    path = space.root / LOCAL
+    known = space.sources | (home.sources if home is not None else {})
+    dataset = load_recipe(recipe).dataset
+    if dataset.id.startswith("."):
+        known[dataset.id] = (recipe.parent / dataset.id).resolve()
+    lines = ["# Written by `distillhub build`.", "[sources]"]
+    lines += [
+        f"{json.dumps(name)} = {json.dumps(str(folder))}" for name, folder in sorted(known.items())
+    ]
+    text = "\n".join(lines) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def _build_here(stem: str, project: Project, reporter: Reporter) -> None:
+    """The stages one after another; one that is up to date is skipped."""
+    for stage in STAGES[1:]:
+        if state_of(stage, stem, project, load_resolved(project.resolved(stem))) != "up to date":
+            run_stage(stage, stem, project, reporter)
+
+
+def export(dataset: Path, out: Path, *, reporter: Reporter) -> None:
+    """Copy a finished data set to `out`, which must not exist or be empty."""
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty", where="--out", mend="name a new folder")
+    with storage_errors(out):
+        shutil.copytree(dataset, out, dirs_exist_ok=True)
+    reporter.note(f"copied to {out}")
+
+
+def status(project: Project, stems: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Recipe, stage and its state for every stage of the given recipes."""
+    rows = []
+    for stem in stems:
+        resolved = project.resolved(stem)
+        recipe = load_resolved(resolved) if resolved.exists() else None
+        rows.append((stem, "resolve", "missing" if recipe is None else "up to date"))
+        rows.extend(
+            (stem, stage, "missing" if recipe is None else state_of(stage, stem, project, recipe))
+            for stage in STAGES[1:]
+        )
+    return rows
+
+
+def state_of(stage: str, stem: str, project: Project, recipe: ResolvedRecipe) -> str:
+    """`up to date`, `changed`, `begun` or `missing`.
+
+    Changed: its inputs or its output are not as after its last run.
+    """
+    digest = work_digest(stage, stem, project, recipe)
+    out = project.artifacts(stem) / WRITES[stage]
+    if (project.state / "work" / stage / digest).is_dir():
+        return "begun"
+    try:
+        last = json.loads(project.stats(stem, stage).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return "missing"
+    if not out.is_dir():
+        return "missing"
+    same = last.get("inputs") == digest and last.get("output") == folder_digest(out)
+    return "up to date" if same else "changed"

@@ -1,0 +1,398 @@
+"""The stages that say how good a set is: evaluate and card.
+
+The arms are put together here, one floor above the rooms that do the work: random twins are drawn,
+encoded and labelled by the very code that made the set, so that they differ from it in their images
+alone.
+"""
+
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from distillhub.data import codec
+from distillhub.data.sources import RealData, open_split
+from distillhub.data.specs import ImageFormat, SourceSpec
+from distillhub.digests import digest_of, fingerprint, sha256_of
+from distillhub.errors import PipelineError
+from distillhub.evaluation.arms import planned_runs, protocol_of
+from distillhub.evaluation.feed import ImageSet
+from distillhub.evaluation.runner import run as evaluation_run
+from distillhub.evaluation.specs import EvalSpec
+from distillhub.evaluation.summary import summarize
+from distillhub.methods.random import draw
+from distillhub.packaging.card import CardInputs, build_card
+from distillhub.packaging.provenance import BuildFacts, Dependency
+from distillhub.pipeline.checkpoint import drive, threads
+from distillhub.pipeline.files import replaced_folder, write_json
+from distillhub.pipeline.making import StoredImages, soft_labels, training_key, write_package
+from distillhub.pipeline.run import StageRun, device_name, versions
+from distillhub.pipeline.store import stored
+from distillhub.pipeline.versions import CODE, STAGES
+from distillhub.recipe.schema import ResolvedRecipe
+from distillhub.records.card import CitedPaper
+from distillhub.records.distilled import DistilledSet
+from distillhub.records.report import (
+    ComputeBlock,
+    DatasetBlock,
+    EnvironmentBlock,
+    EvalReport,
+    LabelsBlock,
+    MethodBlock,
+    PlannedRun,
+    PreprocessBlock,
+    Run,
+    SourceBlock,
+    StorageBlock,
+    TeacherBlock,
+)
+from distillhub.relabel.files import read_labels
+from distillhub.relabel.spec import RelabelSpec
+from distillhub.units import derive_seed
+
+RUNS = "runs.json"
+
+
+def evaluate(
+    run: StageRun,
+    *,
+    seed: int,
+    dataset: SourceSpec,
+    ipc: int,
+    images: ImageFormat,
+    relabel: RelabelSpec | None,
+    evaluate: tuple[EvalSpec, ...],
+) -> None:
+    """Train and test every student on every arm; finished runs are kept one by one."""
+    pin = dataset.pinned
+    syn = DistilledSet.open(run.reads("package"), cache=run.work.path / "arrow")
+    plan = planned_runs(
+        evaluate, seed=seed, soft=syn.soft is not None, height=pin.height, width=pin.width
+    )
+    test = open_split(dataset, "test", run.project.sources_for(dataset)) if plan else None
+    real = open_split(dataset, "train", run.project.sources_for(dataset)) if plan else None
+    runs = []
+    for planned in sorted(plan, key=lambda p: (p.protocol, p.arch, p.seed, p.arm)):
+        if test is None or real is None:
+            raise AssertionError("runs without data")
+
+        def one(planned: PlannedRun = planned, test: RealData = test, real: RealData = real) -> Run:
+            arm: ImageSet
+            if planned.arm == "full_hard":
+                arm = real
+            elif planned.subset_seed is not None:
+                arm = _twin(run, planned.subset_seed, real, dataset, ipc, images, relabel)
+            else:
+                arm = syn
+            return _train(run, planned, arm, test, dataset)
+
+        runs.append(_remembered(run, planned, dataset, one))
+    environment = EnvironmentBlock(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        cuda=torch.version.cuda if run.device.type == "cuda" else None,
+        os=platform.system(),
+        deterministic=run.device.type == "cpu",
+        threads=threads(),
+    )
+    with replaced_folder(run.project.artifacts(run.stem) / "reports") as out:
+        content = {
+            "planned": [planned.model_dump(mode="json") for planned in plan],
+            "runs": [one.model_dump(mode="json") for one in runs],
+            "environment": environment.model_dump(mode="json"),
+        }
+        write_json(out / RUNS, content)
+
+
+def _remembered(run: StageRun, planned: PlannedRun, dataset: SourceSpec, make) -> Run:  # type: ignore[no-untyped-def]
+    """A run finished before is read; those on the full real data are shared by all builds."""
+    done = run.work.finished(planned.id)
+    if done.exists():
+        return Run.model_validate_json(done.read_bytes())
+    if planned.arm == "full_hard":
+        protocol = protocol_of(planned)
+        key = fingerprint(
+            training_key(dataset),
+            None if dataset.pinned.test is None else dataset.pinned.test.sha256,
+            planned.model_dump(mode="json"),
+            protocol.sha256,
+            device_name(run.device),
+            threads(),
+            CODE["evaluate"],
+        )
+
+        def build(folder: Path) -> None:
+            write_json(folder / RUNS, make().model_dump(mode="json"))
+
+        folder = stored(run.project.state / "resources", f"full-{key[:32]}", build)
+        return Run.model_validate_json((folder / RUNS).read_bytes())
+    result: Run = make()
+    write_json(done, result.model_dump(mode="json"))
+    run.work.checkpoint(planned.id).clear()
+    return result
+
+
+def _train(
+    run: StageRun, planned: PlannedRun, arm: ImageSet, test: RealData, dataset: SourceSpec
+) -> Run:
+    pin = dataset.pinned
+    return drive(
+        lambda state: evaluation_run(
+            planned,
+            train=arm,
+            test=test,
+            class_names=pin.class_names,
+            mean=pin.mean,
+            std=pin.std,
+            device=run.device,
+            code_version=f"evaluate {CODE['evaluate']}",
+            state=state,
+        ),
+        label=planned.id,
+        checkpoint=run.work.checkpoint(planned.id),
+        reporter=run.reporter,
+        stop=run.stop,
+    )
+
+
+def _twin(
+    run: StageRun,
+    seed: int,
+    real: RealData,
+    dataset: SourceSpec,
+    ipc: int,
+    images: ImageFormat,
+    relabel: RelabelSpec | None,
+) -> DistilledSet:
+    """A new random subset, encoded and labelled as the set itself is.
+
+    It is kept, so that new protocols do not remake it.
+    """
+    networks = json.loads((run.reads("models") / "models.json").read_text(encoding="utf-8"))
+    key = fingerprint(
+        training_key(dataset),
+        ipc,
+        images.model_dump(mode="json"),
+        None if relabel is None else relabel.model_dump(mode="json"),
+        {role: record["sha256"] for role, record in networks.items()}
+        if relabel is not None
+        else {},
+        seed,
+        [CODE[stage] for stage in ("synthesize", "relabel", "package")],
+        device_name(run.device) if relabel is not None else "",
+    )
+
+    def build(folder: Path) -> None:
+        run.reporter.note(f"drawing random twin {seed}")
+        rows = draw(
+            real,
+            ipc,
+            lambda label: torch.Generator().manual_seed(derive_seed("random twin", seed, label)),
+        )
+        chosen = StoredImages(codec.encode(real.images(rows), images), real.labels[rows], rows)
+        labels = (
+            None if relabel is None else soft_labels(run, f"twin-{seed}", relabel, chosen, dataset)
+        )
+        write_package(folder / "package", chosen, labels, dataset, {"name": f"random-{ipc}-{seed}"})
+
+    folder = stored(run.project.state / "resources", f"twin-{key[:32]}", build)
+    return DistilledSet.open(folder / "package", cache=run.work.path / "arrow")
+
+
+# ---- card
+
+
+def card(run: StageRun, recipe: ResolvedRecipe) -> None:
+    """Complete the data set: card, figures, eval.json, manifest, Croissant, provenance."""
+    content = json.loads((run.reads("reports") / RUNS).read_text(encoding="utf-8"))
+    planned = tuple(PlannedRun.model_validate(entry) for entry in content["planned"])
+    runs = tuple(Run.model_validate(entry) for entry in content["runs"])
+    networks = json.loads((run.reads("models") / "models.json").read_text(encoding="utf-8"))
+    environment = EnvironmentBlock.model_validate(content["environment"])
+    costs = {stage: _cost(run, stage) for stage in STAGES[1:-1]}
+    paper = recipe.method.paper
+    with replaced_folder(run.project.artifacts(run.stem) / "dataset") as out:
+        build_card(
+            CardInputs(
+                package=run.reads("package"),
+                report=_report(run, recipe, planned, runs, networks, environment),
+                stem=run.stem,
+                recipe=run.project.recipe(run.stem).read_text(encoding="utf-8"),
+                resolved=run.project.resolved(run.stem).read_text(encoding="utf-8"),
+                card=recipe.card,
+                publish=recipe.publish,
+                papers=(CitedPaper(**paper._asdict()),),
+                weights={role: record["sha256"] for role, record in networks.items()},
+                compute={stage: compute_block(cost) for stage, cost in costs.items()},
+                facts=_facts(list(costs.values())),
+                dependencies=tuple(_dependencies(recipe, networks)),
+            ),
+            out,
+        )
+
+
+def _report(
+    run: StageRun,
+    recipe: ResolvedRecipe,
+    planned: Sequence[PlannedRun],
+    runs: Sequence[Run],
+    networks: dict[str, dict[str, str | float | None]],
+    environment: EnvironmentBlock,
+) -> EvalReport:
+    pin, soft = recipe.dataset.pinned, recipe.relabel is not None
+    made = read_labels(run.reads("labels"))
+    teachers = tuple(
+        TeacherBlock(
+            role=role, arch=record["arch"], weights_sha256=record["sha256"], top1=record["top1"]
+        )
+        for role, record in networks.items()
+    )
+    found = summarize(
+        recipe.evaluate,
+        planned,
+        runs,
+        soft=soft,
+        height=pin.height,
+        width=pin.width,
+        source_archs=frozenset(spec.arch for spec in recipe.networks.values()),
+    )
+    return EvalReport(
+        dataset=DatasetBlock(
+            name=recipe.name,
+            version=recipe.package.version,
+            manifest_sha256=None,
+            recipe_sha256=sha256_of(run.project.resolved(run.stem)),
+            ipc=recipe.ipc,
+            classes=len(pin.class_names),
+            images=recipe.ipc * len(pin.class_names),
+            resolution=(pin.height, pin.width),
+        ),
+        source=SourceBlock(
+            id=public_id(recipe.dataset),
+            revision=pin.revision,
+            split_hashes={"train": pin.train.sha256},
+            test_hash=None if pin.test is None else pin.test.sha256,
+            class_order_sha256=digest_of(list(pin.class_names)),
+        ),
+        method=MethodBlock(
+            name=recipe.method.name,
+            version=recipe.method.version,
+            real_pixels=recipe.method.real_pixels,
+            teacher=teachers,
+        ),
+        preprocess=PreprocessBlock(
+            mean=pin.mean,
+            std=pin.std,
+            channel_order="grey" if pin.channels == 1 else "RGB",
+            label_names=pin.class_names,
+        ),
+        labels=LabelsBlock(
+            regime="soft_stored" if soft else "hard",
+            codec_kl={} if made is None else {"1": made.record.kl_1, "4": made.record.kl_4},
+            codec_top1_agreement=None if made is None else made.record.top1_agreement,
+        ),
+        planned=tuple(planned),
+        runs=tuple(runs),
+        storage=StorageBlock(
+            bytes_images=0,
+            bytes_labels=0,
+            bytes_aux=0,
+            bytes_total=0,
+            bytes_source=None,
+            label_image_ratio=0,
+        ),
+        environment=environment,
+        **found._asdict(),
+    )
+
+
+def public_id(dataset: SourceSpec) -> str:
+    """How a source is named in what is published: never by a path of the machine."""
+    local = dataset.id.startswith((".", "/", "~")) or (
+        dataset.pinned.revision is None and "/" not in dataset.id
+    )
+    return f"local:{Path(dataset.id).name}" if local and ":" not in dataset.id else dataset.id
+
+
+def _cost(run: StageRun, stage: str) -> dict[str, object]:
+    path = run.project.stats(run.stem, stage)
+    try:
+        content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise PipelineError(
+            f"no record of what {stage} cost",
+            where=str(path),
+            mend=f"run the stage again: distillhub stage {stage} {run.stem}",
+        ) from error
+    return content
+
+
+def compute_block(cost: dict[str, object]) -> ComputeBlock:
+    """What a stage cost, as the report has it."""
+    on_gpu = not str(cost["device"]).startswith("cpu")
+    return ComputeBlock(
+        wall_seconds=float(str(cost["wall_seconds"])),
+        cpu_seconds=float(str(cost["cpu_seconds"])),
+        gpu_seconds=float(str(cost["wall_seconds"])) if on_gpu else None,
+        peak_host_bytes=int(str(cost["peak_host_bytes"])),
+        peak_gpu_bytes=int(str(cost["peak_gpu_bytes"])) if on_gpu else None,
+        device_name=str(cost["device"]),
+    )
+
+
+def _facts(costs: Sequence[dict[str, object]]) -> BuildFacts:
+    finished = [datetime.fromisoformat(str(cost["finished"])) for cost in costs]
+    first = min(
+        moment.timestamp() - float(str(cost["wall_seconds"]))
+        for moment, cost in zip(finished, costs, strict=True)
+    )
+    return BuildFacts(
+        started=datetime.fromtimestamp(first, UTC).replace(microsecond=0),
+        finished=max(finished),
+        versions=dict(versions()),
+        machine={
+            "os": platform.system(),
+            "architecture": platform.machine(),
+            "device": ", ".join(dict.fromkeys(str(cost["device"]) for cost in costs)),
+            "threads": threads(),
+        },
+        code=commit(),
+    )
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this code runs from; None for an installed wheel."""
+    folder = Path(__file__).resolve().parent
+    if not (folder.parent.parent / ".git").exists():
+        return None
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip()
+
+
+def _dependencies(
+    recipe: ResolvedRecipe, networks: dict[str, dict[str, str | float | None]]
+) -> list[Dependency]:
+    pin, name = recipe.dataset.pinned, public_id(recipe.dataset)
+    hub = f"hub:datasets/{name}@{pin.revision}" if pin.revision is not None else name
+    splits = {"train": pin.train} | ({} if pin.test is None else {"test": pin.test})
+    found = [
+        Dependency(uri=f"{hub}/{split}", sha256=entry.sha256) for split, entry in splits.items()
+    ]
+    return found + [
+        Dependency(uri=f"weights:{role}", sha256=str(entry["sha256"]))
+        for role, entry in networks.items()
+    ]

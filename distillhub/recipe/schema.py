@@ -1,0 +1,108 @@
+"""A recipe: plain data that names every choice of a distilled data set."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, InstanceOf, SerializeAsAny, field_validator
+
+from distillhub.data.specs import ImageFormat, SourceSpec
+from distillhub.errors import Fault
+from distillhub.evaluation.arms import arms_of
+from distillhub.evaluation.specs import EvalSpec
+from distillhub.methods._base import Method
+from distillhub.models.specs import NetworkSpec
+from distillhub.packaging.specs import CardSpec, PackageSpec, PublishSpec
+from distillhub.relabel.spec import RelabelSpec
+from distillhub.spec import Spec
+from distillhub.units import Target
+
+SAFE_NAME = re.compile(r"^[a-z0-9](?:[a-z0-9]|[._-](?=[a-z0-9]))*$")
+
+
+class Recipe(Spec):
+    """The whole of a recipe file. `recipe.loading.load_recipe` reads one."""
+
+    schema_version: Literal[1]
+    name: str
+    """The published name; the file's stem is the key within a project."""
+    seed: int = Field(default=0, ge=0)
+    """Of the synthesis and the evaluation's runs; networks and labels have seeds of their own."""
+    dataset: SourceSpec
+    ipc: int = Field(gt=0)
+    """Stored images per class."""
+    method: SerializeAsAny[InstanceOf[Method]]
+    teacher: NetworkSpec | None = None
+    """Gives the soft labels."""
+    observers: tuple[NetworkSpec, ...] = ()
+    """Networks whose statistics or features guide a synthesis."""
+    generator: None = None
+    """Reserved for diffusion models; no method here takes one yet."""
+    images: ImageFormat = ImageFormat()
+    relabel: RelabelSpec | None = None
+    """None: hard labels only."""
+    package: PackageSpec = PackageSpec()
+    evaluate: tuple[EvalSpec, ...] = ()
+    card: CardSpec
+    publish: PublishSpec | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, name: str) -> str:
+        if len(name) > 96 or not SAFE_NAME.match(name):
+            raise ValueError(
+                f"'{name}' is not a safe name: lower-case letters and digits, "
+                "single . _ - between them, at most 96"
+            )
+        return name
+
+    @property
+    def target(self) -> Target:
+        """What the method is asked for; only a resolved recipe knows."""
+        pin = self.dataset.pinned
+        return Target(len(pin.class_names), self.ipc, pin.channels, pin.height, pin.width)
+
+    @property
+    def networks(self) -> dict[str, NetworkSpec]:
+        """Role -> spec: "teacher", "observer-0", ..."""
+        roles = {f"observer-{i}": spec for i, spec in enumerate(self.observers)}
+        return roles if self.teacher is None else {"teacher": self.teacher, **roles}
+
+
+class ResolvedRecipe(Recipe):
+    """What `resolve` writes: every default spelled out, inputs pinned, stage versions added."""
+
+    code: dict[str, Annotated[int, Field(gt=0)]]
+    """Version of each stage's results; see `pipeline.versions`."""
+
+
+def contradictions(recipe: Recipe) -> Iterator[Fault]:
+    """What the blocks of a recipe say against one another; `where` is the key.
+
+    These are faults that no block can see alone and that need no data.
+    """
+    present = {
+        "teacher": recipe.teacher,
+        "observers": recipe.observers,
+        "generator": recipe.generator,
+    }
+    for block in recipe.method.needs:
+        if not present[block]:
+            yield Fault(
+                f"method {recipe.method.name} needs a {block}: block",
+                block,
+                f"add one, e.g. {block}: {{arch: convnet3, steps: 1000}}",
+            )
+    if recipe.relabel is not None and not present[recipe.relabel.by]:
+        yield Fault(
+            f"soft labels come from the {recipe.relabel.by}, but there is none",
+            "relabel.by",
+            f"add a {recipe.relabel.by}: block, or set relabel: null for hard labels only",
+        )
+    for index, evaluation in enumerate(recipe.evaluate):
+        try:
+            arms_of(evaluation, "", soft=recipe.relabel is not None)
+        except ValueError as error:
+            yield Fault(
+                str(error), f"evaluate.{index}.arms", "add a relabel: block, or name hard arms only"
+            )

@@ -1,0 +1,60 @@
+"""How soft labels are made and stored: `relabel:` of a recipe."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from distillhub.spec import Fraction, Spec
+
+
+class ViewSpec(Spec):
+    """Which augmented looks at an image the teacher sees and the student replays."""
+
+    scale: tuple[Fraction, Fraction] = (0.5, 1.0)
+    """Share of the image's area that a crop covers, drawn uniformly."""
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Width / height of a crop, drawn log-uniformly."""
+    flip: bool = False
+    """Horizontal flips with probability 1/2."""
+    randaugment: bool = False
+    """Two RandAugment operations per view, magnitude 9."""
+    cutmix: bool = False
+    """Paste a box of the partner's view of the same index; box share drawn from Beta(1, 1)."""
+    size: int | None = Field(default=None, ge=4)
+    """Side of a view in pixels; None: the image's own."""
+
+    @model_validator(mode="after")
+    def _ranges_rise_from_above_zero(self) -> "ViewSpec":
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high:
+                raise ValueError(
+                    f"{name} is [{low}, {high}]; the first above 0, the second not below it"
+                )
+        return self
+
+
+class RelabelSpec(Spec):
+    """Soft labels from the recipe's networks."""
+
+    by: Literal["teacher", "observers"] = "teacher"
+    """`observers`: the mean of all observers' logits."""
+    views: ViewSpec | None = None
+    """None: one whole-image view without geometry."""
+    count: Annotated[int, Field(gt=0, le=1024)] | Literal["budget"] = "budget"
+    """Views per image; `budget`: as many as the byte budget holds, at most `max_count`."""
+    max_count: int = Field(default=100, gt=0, le=1024)
+    codec: Literal["auto", "float16", "uint8"] = "auto"
+    """`auto`: uint8 where it buys more views, float16 for a single view."""
+    top_k: Annotated[int, Field(gt=0)] | Literal["auto", "all"] = "auto"
+    """Classes kept; `auto`: all up to 200 classes, else 50."""
+    budget: float = Field(default=1.0, gt=0)
+    """Bytes of labels and views allowed, as a multiple of the image bytes."""
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _views_for_many(self) -> "RelabelSpec":
+        if self.views is None and self.count not in (1, "budget"):
+            raise ValueError(
+                f"{self.count} views per image need a views: block; without one there is one view"
+            )
+        return self

@@ -1,0 +1,120 @@
+"""A tiny data set in memory and a workbench over it, for tests of anything that makes images."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distillhub.data.real import RealData
+from distillhub.methods._base import Method
+from distillhub.models.zoo import Classifier, build
+from distillhub.ops.progress import Progress, State
+from distillhub.units import Target, WorkUnit, derive_seed
+
+
+def tiny_data(
+    *, classes: int = 3, per_class: int = 6, channels: int = 1, side: int = 8, seed: int = 0
+) -> RealData:
+    """Noise of a different brightness per class, rows of the classes interleaved."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(classes * per_class) % classes
+    noise = torch.rand(len(labels), channels, side, side, generator=generator) * 127
+    base = (labels * 128 // classes).view(-1, 1, 1, 1)
+    names = [f"class {label}" for label in range(classes)]
+    mean, std = (0.4,) * channels, (0.25,) * channels
+    return RealData.in_memory((noise + base).to(torch.uint8), labels, names, mean=mean, std=std)
+
+
+class TinyBench:
+    """A workbench whose networks are fresh `convnet2-w4` and whose resources lie in `folder`."""
+
+    def __init__(self, data: RealData, *, seed: int = 0, folder: Path | None = None) -> None:
+        self.data = data
+        self.device = torch.device("cpu")
+        self.dtype = torch.float32
+        self.seed = seed
+        self.folder = folder
+        self.networks: dict[str, Classifier] = {}
+        self.drawn: list[tuple[str | int, ...]] = []
+        """Names of all generators that were asked for, in order."""
+
+    def network(self, role: str) -> Classifier:
+        """The same network for the same role."""
+        if role not in self.networks:
+            self.networks[role] = build(
+                "convnet2-w4",
+                num_classes=self.data.num_classes,
+                channels=self.data.channels,
+                height=self.data.height,
+                width=self.data.width,
+                mean=self.data.mean,
+                std=self.data.std,
+                seed=derive_seed("network", role),
+            ).freeze()
+        return self.networks[role]
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """From the seed and the names alone."""
+        self.drawn.append(names)
+        return torch.Generator().manual_seed(derive_seed(self.seed, *names))
+
+    def resource(self, name: str, key: dict[str, object], build: Callable[[Path], None]) -> Path:
+        """Built once per name and key."""
+        assert self.folder is not None, "this test uses resources: give the bench a folder"
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        place = self.folder / f"{name}-{digest[:16]}"
+        if not place.exists():
+            place.mkdir(parents=True)
+            build(place)
+        return place
+
+
+def target_of(data: RealData, ipc: int) -> Target:
+    """What a recipe with this data and `ipc` asks for."""
+    return Target(data.num_classes, ipc, data.channels, data.height, data.width)
+
+
+def units_of(method: Method, target: Target, *, seed: int = 0) -> list[WorkUnit]:
+    """The plan of a method as work units with derived seeds."""
+    return [
+        WorkUnit(
+            group.name, group.slots, derive_seed(seed, method.name, method.version, group.name)
+        )
+        for group in method.plan(target)
+    ]
+
+
+def stored(state: State) -> State:
+    """A snapshot as it comes back from safetensors and JSON: contiguous copies."""
+    scalars = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    tensors = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    return {**json.loads(json.dumps(scalars)), **tensors}
+
+
+def made_by(
+    method: Method,
+    units: Sequence[WorkUnit],
+    bench: TinyBench,
+    *,
+    reports: list[Progress] | None = None,
+) -> Tensor:
+    """The images of all units, `method.together` at a time, in the order of the slots."""
+    images = []
+    for start in range(0, len(units), method.together):
+        run = method.synthesize(units[start : start + method.together], bench)
+        while True:
+            try:
+                report = next(run)
+            except StopIteration as end:
+                images.append(end.value.images)
+                break
+            if reports is not None:
+                reports.append(report)
+    return torch.cat(images)
