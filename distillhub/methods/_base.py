@@ -3,13 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from distillhub.data.real import RealData
+from distillhub.models.diffusion import Diffusion
 from distillhub.models.zoo import Classifier
 from distillhub.ops.progress import Progress, State
 from distillhub.spec import Spec
@@ -35,6 +36,32 @@ class Synthesis(NamedTuple):
     """[n] int64: row of the training split that each image copies; None where images are made."""
 
 
+LatentShape = tuple[int, int, int]
+"""(c, h, w) of a generator's latents."""
+
+
+class CostPart(NamedTuple):
+    """A share of the work of a method that samples from a generator.
+
+    Either `network` names whose forward passes it is, or `flops` and `probe` tell what a call is:
+    the latents' shape is that of the recipe's generator, which the method does not know.
+    """
+
+    name: str
+    """`generator`, `nopt`, `targets`, `template`, `encode`, `decode`, ..."""
+    calls: int
+    """One after another, over all units."""
+    rows: int
+    """Latents or images per call; a guided sample counts twice, with its label and without."""
+    network: Literal["generator", "encoder", "decoder"] | None = None
+    flops: Callable[[LatentShape], float] | None = None
+    """Of one call, 2 per multiply-add."""
+    probe: Callable[[LatentShape, torch.device], Callable[[], object]] | None = None
+    """Prepares one call, to be timed."""
+    shared: bool = False
+    """Kept as a resource: recipes with the same generator and settings do it once."""
+
+
 class Cost(NamedTuple):
     """Work in the units that can be timed before it is done."""
 
@@ -46,6 +73,8 @@ class Cost(NamedTuple):
     """Images per step that go through it without gradients."""
     backward: int = 0
     """Images per step that go through it and back."""
+    parts: tuple[CostPart, ...] = ()
+    """The same work by parts, where a generator does it; then `arch` is None."""
 
 
 class Workbench(Protocol):
@@ -58,6 +87,9 @@ class Workbench(Protocol):
 
     def network(self, role: str) -> Classifier:
         """A network of the recipe, frozen, on the device: "teacher", "observer-0", ..."""
+
+    def diffusion(self) -> Diffusion:
+        """The recipe's `generator:`, frozen, on the device; made once per process."""
 
     def generator(self, *names: str | int) -> torch.Generator:
         """A CPU generator that depends on the recipe's seed and these names alone."""
