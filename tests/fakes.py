@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distillhub.data.real import RealData
 from distillhub.methods._base import Method
+from distillhub.models.diffusion import Diffusion, build_generator
 from distillhub.models.zoo import Classifier, build
 from distillhub.ops.progress import Progress, State
 from distillhub.units import Target, WorkUnit, derive_seed
@@ -38,6 +39,7 @@ class TinyBench:
         self.seed = seed
         self.folder = folder
         self.networks: dict[str, Classifier] = {}
+        self.diffusions: list[Diffusion] = []
         self.drawn: list[tuple[str | int, ...]] = []
         """Names of all generators that were asked for, in order."""
 
@@ -55,6 +57,14 @@ class TinyBench:
                 seed=derive_seed("network", role),
             ).freeze()
         return self.networks[role]
+
+    def diffusion(self) -> Diffusion:
+        """An untrained transformer on the pixels; the same every time."""
+        if not self.diffusions:
+            data = self.data
+            sizes = (data.num_classes, data.channels, data.height, data.width)
+            self.diffusions.append(build_generator("dit-w16-d2-h2-p2", *sizes, seed=3))
+        return self.diffusions[0]
 
     def generator(self, *names: str | int) -> torch.Generator:
         """From the seed and the names alone."""

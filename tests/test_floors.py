@@ -27,7 +27,7 @@ UPWARD = {("", "pipeline"), ("", "recipe"), ("", "records")}
 
 HOMES = {
     "timm": {"models.zoo"},
-    "diffusers": {"models.diffusion"},
+    "diffusers": {"models.diffusion", "models.diffusion_files", "models.checkpoints"},
     "datasets": {"data.sources", "records.distilled", "packaging.parquet"},
     "dvc": set(),  # only ever started as a command
     "ray": {"pipeline.executors"},

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator
 
+from distillhub.models.dit_arch import parse_dit
 from distillhub.spec import Fraction, Spec
 
 Arch = Annotated[str, Field(min_length=1)]
@@ -74,3 +75,86 @@ class FileFacts(Spec):
 
 
 NetworkSpec = Annotated[ModelSpec | TrainSpec, Field(discriminator="kind")]
+
+
+def _dit(name: str) -> str:
+    parse_dit(name)
+    return name
+
+
+class VaeTrainSpec(Spec):
+    """A small autoencoder of images, trained before the generator on the same images."""
+
+    channels: int = Field(default=4, gt=0)
+    """Of the latents."""
+    widths: tuple[int, ...] = Field(default=(32, 64), min_length=1)
+    """Channels per resolution, in multiples of 8; each but the last halves the sides."""
+    steps: int = Field(default=1000, gt=0)
+    batch: int = Field(default=64, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
+    kl: float = Field(default=1e-4, ge=0)
+    """Weight of the divergence from a standard normal, beside the squared error of the pixels."""
+
+    @field_validator("widths")
+    @classmethod
+    def _in_groups(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if any(width < 8 or width % 8 for width in widths):
+            raise ValueError(f"widths {widths} are no multiples of 8")
+        return widths
+
+
+class GeneratorTrainSpec(Spec):
+    """A diffusion transformer and how it is trained on the real training split.
+
+    The held-out part is excluded.
+    """
+
+    kind: Literal["train"] = "train"
+    arch: Annotated[str, AfterValidator(_dit)]
+    """Width, depth, heads and patch: `dit-w128-d4-h4-p2`."""
+    steps: int = Field(default=1500, gt=0)
+    batch: int = Field(default=128, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
+    """Of AdamW, without a decay over the steps; `ema` does the averaging."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: Fraction = 0.05
+    """Share of the steps with a linearly rising learning rate."""
+    ema: float = Field(default=0.995, ge=0, lt=1)
+    """Decay per step of the average of the weights, which is the result; it begins as a plain mean,
+    so that the random start is soon forgotten. 0: the last weights."""
+    label_dropout: Fraction = 0.1
+    """Share of the images that are shown without their label, for guidance."""
+    variance: Literal["learned", "fixed"] = "learned"
+    """`learned`: half of the channels interpolate the log variance, trained by the variational
+    bound; `fixed`: the posterior variance."""
+    vae: VaeTrainSpec | None = None
+    """None: the pixels themselves are the latents."""
+    augment: Literal["none", "flip"] = "none"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is autocast; weights stay float32."""
+    seed: int = Field(default=0, ge=0)
+
+
+class DiffusionSpec(Spec):
+    """A diffusion transformer with existing weights: a checkpoint of diffusers."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    transformer: str = Field(min_length=1)
+    """Hub repository or local folder with a `DiTTransformer2DModel`, in it or in `transformer/`."""
+    revision: str | None = None
+    vae: str | None = "stabilityai/sd-vae-ft-mse"
+    """Hub repository or local folder with an `AutoencoderKL`, in it or in `vae/`; null: the
+    transformer works on pixels."""
+    vae_revision: str | None = None
+    scaling: float = Field(default=0.18215, gt=0)
+    """Factor of the autoencoder's latents."""
+    classes: Literal["auto"] | tuple[int, ...] = "auto"
+    """The transformer's label of each class of the data set; `auto`: those of ImageNet-1k."""
+    license: str | None = None
+    """Of the weights; null: the known one of a well-known checkpoint."""
+    transformer_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Over the files of a local folder; written by `resolve`, checked before use."""
+    vae_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+GeneratorSpec = Annotated[GeneratorTrainSpec | DiffusionSpec, Field(discriminator="kind")]

@@ -187,6 +187,7 @@ def synthesize(
         data_key=fingerprint(training_key(dataset)),
         models=run.reads("models"),
         resources=run.project.state / "resources",
+        checkpoints=run.project.state / WEIGHTS,
         seed=seed,
         device=run.device,
     )

@@ -8,7 +8,8 @@ import torch
 
 from distillhub.data.sources import RealData
 from distillhub.digests import fingerprint
-from distillhub.models import weights
+from distillhub.models import diffusion_files, weights
+from distillhub.models.diffusion import Diffusion
 from distillhub.models.zoo import Classifier
 from distillhub.pipeline.store import stored
 from distillhub.units import derive_seed
@@ -24,6 +25,7 @@ class PipelineBench:
         data_key: str,
         models: Path,
         resources: Path,
+        checkpoints: Path,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -33,12 +35,18 @@ class PipelineBench:
         self._data_key = data_key
         self._models = models
         self._resources = resources
+        self._checkpoints = checkpoints
         self._seed = seed
 
     @functools.cache  # noqa: B019 - lives as long as the stage
     def network(self, role: str) -> Classifier:
         """A network of the recipe, frozen, on the device."""
         return weights.load(self._models, role).to(self.device).freeze()
+
+    @functools.cache  # noqa: B019 - lives as long as the stage
+    def diffusion(self) -> Diffusion:
+        """The recipe's generator, frozen, on the device."""
+        return diffusion_files.load(self._models, weights=self._checkpoints, device=self.device)
 
     def generator(self, *names: str | int) -> torch.Generator:
         """A CPU generator that depends on the recipe's seed and these names alone."""
