@@ -6,8 +6,10 @@ DistillhubError            exit 1   (never raised itself)
 |-- PipelineError          exit 4   a stage failed while working
 |   |-- DataError          exit 4   real data cannot be read: corrupt image, no network, folder gone
 |   |-- DivergedError      exit 4   a loss or an image became NaN or infinite
-|   `-- StorageError       exit 4   a folder cannot be written: full disk, no permission
+|   |-- StorageError       exit 4   a folder cannot be written: full disk, no permission
+|   `-- HubError           exit 4   the Hub cannot be reached, or refuses
 |-- VerificationError      exit 5   an artifact is not what its manifest says; holds every fault
+|   `-- RefusedError       exit 5   an artifact may not be published as it is
 `-- ConflictError          exit 6   a publication met a newer one
 """
 
@@ -80,10 +82,18 @@ class StorageError(PipelineError):
     """A folder cannot be written."""
 
 
+class HubError(PipelineError):
+    """The Hub cannot be reached, or refuses."""
+
+
 class VerificationError(DistillhubError):
     """An artifact is not what its manifest says."""
 
     exit_code = 5
+
+
+class RefusedError(VerificationError):
+    """An artifact may not be published as it is."""
 
 
 class ConflictError(DistillhubError):

@@ -18,6 +18,7 @@ FLOORS = (
     {"data", "models", "records"},
     {"methods", "relabel", "evaluation", "packaging"},
     {"recipe", "pipeline"},
+    {"hub"},
     {"cli"},
 )
 SAME_FLOOR = {("records", "data"), ("records", "models"), ("pipeline", "recipe")}
@@ -28,7 +29,7 @@ UPWARD = {("", "pipeline"), ("", "recipe"), ("", "records")}
 HOMES = {
     "timm": {"models.zoo"},
     "diffusers": {"models.diffusion", "models.diffusion_files", "models.checkpoints"},
-    "datasets": {"data.sources", "records.distilled", "packaging.parquet"},
+    "datasets": {"data.sources", "records.distilled", "records.streamed", "packaging.parquet"},
     "dvc": set(),  # only ever started as a command
     "ray": {"pipeline.executors"},
 }
