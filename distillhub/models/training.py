@@ -113,7 +113,7 @@ def train(
     if average is not None:
         parts["ema"] = average
     done = restore(state, **parts)
-    watch = _Watch(spec.arch, device)
+    watch = Watch(spec.arch, device)
     classifier.train()
     for step, rows in _batches(spec, len(data), start=done):
         images = augment(
@@ -191,7 +191,7 @@ def accuracy(
 
 
 @dataclass
-class _Watch:
+class Watch:
     """Looks at losses for NaN and infinity without stopping an accelerator at every step."""
 
     arch: str
@@ -200,11 +200,17 @@ class _Watch:
     pending: list[tuple[int, Tensor]] = field(default_factory=list)
 
     def add(self, step: int, loss: Tensor) -> None:
+        """Note the loss of a step, counted from 0; it may stay on the device."""
         self.pending.append((step, loss))
         if self.device.type == "cpu" or step == 0 or len(self.pending) >= CHECK_EVERY:
             self.look()
 
     def look(self) -> None:
+        """Check what was noted.
+
+        Raises:
+            DivergedError: If a loss is NaN or infinite.
+        """
         if not self.pending:
             return
         losses = torch.stack([loss for _, loss in self.pending]).tolist()
@@ -220,7 +226,7 @@ class _Watch:
 
 
 def _snapshot(
-    step: int, parts: dict[str, nn.Module | torch.optim.Optimizer], watch: _Watch
+    step: int, parts: dict[str, nn.Module | torch.optim.Optimizer], watch: Watch
 ) -> Callable[[], State]:
     def snapshot() -> State:
         watch.look()

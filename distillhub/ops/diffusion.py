@@ -126,3 +126,53 @@ def diffuse(x0: Tensor, noise: Tensor, index: int, schedule: Schedule) -> Tensor
     """Latents at level `index` of clean ones, like `x0`."""
     abar = schedule.abar[index].item()
     return math.sqrt(abar) * x0 + math.sqrt(1 - abar) * noise
+
+
+def variational_bound(
+    x0: Tensor, z: Tensor, eps: Tensor, v: Tensor, index: Tensor, schedule: Schedule
+) -> Tensor:
+    """Terms of the variational bound in bits per dimension, [n]; only `v` gets a gradient.
+
+    At step 0 it is the negative log likelihood of pixels with 256 values in [-1, 1], above it the
+    divergence of the predicted from the true posterior.
+
+    Args:
+        x0: Clean latents, [n, C, H, W].
+        z: The same at the levels of `index`.
+        eps: Predicted noise.
+        v: Predicted place of the log variance between its bounds, as in `posterior`.
+        index: Steps, [n] int64.
+        schedule: Their levels.
+
+    Source: Nichol and Dhariwal 2021, equations 4 to 6 and 15.
+    """
+
+    def at(table: Tensor) -> Tensor:
+        return table[index.cpu()].to(z.device, torch.float32).view(-1, 1, 1, 1)
+
+    abar, before = schedule.abar, schedule.abar_before
+    to_x0 = at(schedule.beta * before.sqrt() / (1 - abar))
+    to_z = at((1 - before) * (1 - schedule.beta).sqrt() / (1 - abar))
+    seen = z * at(abar.rsqrt()) - at((1 / abar - 1).sqrt()) * eps.detach()
+    mean, true_mean = to_x0 * seen + to_z * z, to_x0 * x0 + to_z * z
+    low, high = at(schedule.posterior_variance.log()), at(schedule.beta.log())
+    log_variance = low + (v + 1) / 2 * (high - low)
+    divergence = 0.5 * (
+        log_variance
+        - low
+        - 1
+        + (low - log_variance).exp()
+        + (true_mean - mean).square() * (-log_variance).exp()
+    )
+    likelihood = _discrete_log_likelihood(x0, mean, 0.5 * log_variance)
+    terms = torch.where(index.view(-1, 1, 1, 1) == 0, -likelihood, divergence)
+    return terms.mean(dim=(1, 2, 3)) / math.log(2)
+
+
+def _discrete_log_likelihood(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
+    """Log probability of values on the grid of 256 in [-1, 1] under a normal law."""
+    centered, scale = x - mean, (-log_sigma).exp()
+    above = torch.special.ndtr(scale * (centered + 1 / 255))
+    below = torch.special.ndtr(scale * (centered - 1 / 255))
+    inside = torch.where(x > 0.999, 1 - below, above - below)
+    return torch.where(x < -0.999, above, inside).clamp_min(1e-12).log()
