@@ -51,3 +51,27 @@ def herd(features: Tensor, n: int) -> Tensor:
         taken[picked[k]] = True
         total = total + rows[picked[k]]
     return picked
+
+
+def distinct(rows: int, n: int, generator: torch.Generator) -> Tensor:
+    """`n` different numbers of 0 .. rows - 1, uniformly, without shuffling all of them.
+
+    Args:
+        rows: How many there are.
+        n: How many are wanted; all of them, shuffled, where there are fewer.
+        generator: On the CPU.
+
+    Returns:
+        [min(n, rows)] int64: drawn one by one, repetitions dropped.
+    """
+    if 2 * n >= rows:
+        return torch.randperm(rows, generator=generator)[:n]
+    drawn = torch.empty(0, dtype=torch.int64)
+    while len(drawn) < n:
+        more = torch.randint(rows, (n,), generator=generator)
+        both = torch.cat([drawn, more])
+        _, place = torch.unique(both, return_inverse=True)
+        first = torch.full((int(place.max()) + 1,), len(both))
+        first.scatter_reduce_(0, place, torch.arange(len(both)), "amin")
+        drawn = both[first.sort().values]
+    return drawn[:n]
