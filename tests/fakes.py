@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,14 +33,19 @@ def tiny_data(
 
 
 class TinyBench:
-    """A workbench whose networks are fresh `convnet2-w4` and whose resources lie in `folder`."""
+    """A workbench whose networks are fresh `convnet2-w4` and whose resources lie in `folder`.
+
+    Without one they go when the workbench goes.
+    """
 
     def __init__(self, data: RealData, *, seed: int = 0, folder: Path | None = None) -> None:
         self.data = data
         self.device = torch.device("cpu")
         self.dtype = torch.float32
         self.seed = seed
-        self.folder = folder
+        self.folder = folder or Path(tempfile.mkdtemp())
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.networks: dict[str, Classifier] = {}
         self.diffusions: list[Diffusion] = []
         self.drawn: list[tuple[str | int, ...]] = []
@@ -73,7 +81,6 @@ class TinyBench:
 
     def resource(self, name: str, key: dict[str, object], build: Callable[[Path], None]) -> Path:
         """Built once per name and key."""
-        assert self.folder is not None, "this test uses resources: give the bench a folder"
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         place = self.folder / f"{name}-{digest[:16]}"
         if not place.exists():

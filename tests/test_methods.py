@@ -16,8 +16,11 @@ from distillhub.ops.progress import Progress, State
 from tests.fakes import TinyBench, made_by, stored, target_of, tiny_data, units_of
 
 IPC = 2
+TINY_QUEUE = {"arch": "convnet2-w4", "batch": 4, "train_steps": 1, "fetch": 1}
 QUICK: dict[str, dict[str, object]] = {
     "dm": {"iterations": 4, "batch_real": 4, "arch": "convnet2-w4", "together": 2},
+    "idm": {"iterations": 4, "batch_real": 4, "queue": TINY_QUEUE, "together": 2},
+    "bacon": {"iterations": 4, "batch_real": 4, "queue": TINY_QUEUE, "together": 2},
 }
 """Settings under which a method is done in a moment on 3 classes of 8 x 8 pixels."""
 
