@@ -9,7 +9,19 @@ import typer
 from typer.core import TyperGroup
 
 from distillhub.errors import DistillhubError, StorageError
-from distillhub_cli import build, clean, doctor, evaluate, init, inspect, show, sweep, train
+from distillhub_cli import (
+    build,
+    clean,
+    doctor,
+    evaluate,
+    fetch,
+    init,
+    inspect,
+    publish,
+    show,
+    sweep,
+    train,
+)
 from distillhub_cli.output import output
 
 # Threads of torch that wait for one another by spinning make a step 20 times as long when other
@@ -113,8 +125,16 @@ _add(
     "train ylecun/mnist --model lenet --steps 500",
 )
 _add("Look", show.show, "show dm_digits_10", "show uoft-cs/cifar10")
-_add("Look", show.verify, "verify dm_digits_10", "verify artifacts/dm_digits_10/dataset")
+_add("Look", show.verify, "verify dm_digits_10", "verify org/dm-digits-10@v1 --full")
 _add("Look", inspect.list_, "list protocols", name="list")
+_add(
+    "Share",
+    publish.publish,
+    "publish dm_digits_10 --repo org/dm-digits-10 --dry-run",
+    "publish dm_digits_10 --repo org/dm-digits-10 --public",
+)
+_add("Share", fetch.fetch, "fetch org/dm-digits-10@v1.0.0", "fetch org/dm-digits-10 --out mine")
+_add("Share", fetch.history, "history org/dm-digits-10")
 _add("Keep house", doctor.doctor)
 _add("Keep house", clean.clean, "clean --dry-run", "clean --older 7d --yes")
 _add("Keep house", inspect.version)

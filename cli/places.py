@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NOT_RECIPES = ("index",)
 """YAML files that live beside recipes."""
 HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+ADDRESS = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
 def here() -> "Project | None":
@@ -93,6 +94,11 @@ def dataset(word: str) -> str:
     if HUB_ID.match(word) and not word.startswith("."):
         return word
     raise UsageError(f"no dataset '{word}'", where=str(path.absolute()), mend=_nearest(word, built))
+
+
+def is_address(word: str) -> bool:
+    """Whether a word names a published set: `org/name`, `org/name@v1.0.0`."""
+    return ADDRESS.fullmatch(word) is not None
 
 
 def dataset_folder(word: str) -> Path:

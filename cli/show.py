@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distillhub_cli.fetch import verify_published
 from distillhub_cli.output import output, quoted, size
-from distillhub_cli.places import complete_set, dataset, dataset_folder, shown
+from distillhub_cli.places import complete_set, dataset, dataset_folder, is_address, shown
 from distillhub_cli.scores import print_arms
 
 if TYPE_CHECKING:
@@ -118,17 +119,27 @@ def verify(
     where: Annotated[
         str,
         typer.Argument(
-            metavar="SET", help="A dataset folder or a finished build.", autocompletion=complete_set
+            metavar="SET",
+            help="A dataset folder, a finished build, or org/name@v1.0.0 on the Hub.",
+            autocompletion=complete_set,
         ),
     ],
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Of a published set, download the rows and check them too."),
+    ] = False,
 ) -> None:
     """Check a dataset against its manifest: hashes, schema, counts, labels, figures of the card.
 
-    Names every file, row and column that differs; exit code 5.
+    Names every file, row and column that differs; exit code 5. Of a published set, the Hub's
+    hashes stand for the rows unless --full is given.
     """
     from distillhub.errors import VerificationError
     from distillhub.packaging.verify import verify as check
 
+    if "/" in where and not Path(where).expanduser().exists() and is_address(where):
+        verify_published(where, full=full)
+        return
     folder = dataset_folder(where)
     out = output()
     verdict = check(folder)

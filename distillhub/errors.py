@@ -7,7 +7,8 @@ DistillhubError            exit 1   (never raised itself)
 |   |-- DataError          exit 4   real data cannot be read: corrupt image, no network, folder gone
 |   |-- DivergedError      exit 4   a loss or an image became NaN or infinite
 |   |-- StorageError       exit 4   a folder cannot be written: full disk, no permission
-|   `-- HubError           exit 4   the Hub cannot be reached, or refuses
+|   `-- HubError           exit 4   the Hub refuses
+|       `-- OfflineError   exit 4   there is no way to the Hub
 |-- VerificationError      exit 5   an artifact is not what its manifest says; holds every fault
 |   `-- RefusedError       exit 5   an artifact may not be published as it is
 `-- ConflictError          exit 6   a publication met a newer one
@@ -83,7 +84,11 @@ class StorageError(PipelineError):
 
 
 class HubError(PipelineError):
-    """The Hub cannot be reached, or refuses."""
+    """The Hub refuses."""
+
+
+class OfflineError(HubError):
+    """There is no way to the Hub: no network, or HF_HUB_OFFLINE is set."""
 
 
 class VerificationError(DistillhubError):

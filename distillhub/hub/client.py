@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import TypeVar
 
 from huggingface_hub import HfApi, get_token
@@ -24,7 +25,7 @@ from huggingface_hub.errors import (
 )
 
 from distillhub import __version__
-from distillhub.errors import DistillhubError, HubError
+from distillhub.errors import DistillhubError, HubError, OfflineError
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -66,12 +67,11 @@ def scrubbed(text: str) -> str:
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status behind an error, also behind one that the client wrapped."""
-    while error is not None:
-        if isinstance(error, HfHubHTTPError):
-            return int(error.response.status_code)
-        if error.__cause__ is None:
-            return None
-        error = error.__cause__
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, HfHubHTTPError):
+            return int(found.response.status_code)
+        found = found.__cause__
     return None
 
 
@@ -83,8 +83,8 @@ def is_transient(error: BaseException) -> bool:
             return False
         if isinstance(found, HfHubHTTPError):
             return found.response.status_code in BUSY
-        if isinstance(found, TransportError | ConnectionError | TimeoutError):
-            return True
+        if isinstance(found, TransportError | ConnectionError | TimeoutError | JSONDecodeError):
+            return True  # a busy server's page is no JSON
         found = found.__cause__
     return False
 
@@ -121,7 +121,14 @@ def translated(error: Exception, where: str) -> HubError:
         where: The repository, with the revision where one was asked for.
     """
     what, mend = _told(error)
-    return HubError(what, where=where, mend=mend)
+    kind = OfflineError if is_out_of_reach(error) else HubError
+    return kind(what, where=where, mend=mend)
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether no answer came at all, so that the cache may give one."""
+    offline = isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError)
+    return offline or (is_transient(error) and status_of(error) is None)
 
 
 def first_line(error: BaseException) -> str:
@@ -154,7 +161,12 @@ def _told(error: Exception) -> tuple[str, str]:
     return f"the Hub refuses: {_server(error)}", "mend what it names and run it again"
 
 
-def _server(error: Exception) -> str:
-    """The server's own words where there are some."""
-    said = getattr(error, "server_message", None)
-    return scrubbed(str(said)) if said else first_line(error)
+def _server(error: BaseException) -> str:
+    """The server's own words where there are some, also behind an error that the client wrapped."""
+    found: BaseException | None = error
+    while found is not None:
+        said = getattr(found, "server_message", None)
+        if said:
+            return scrubbed(str(said))
+        found = found.__cause__
+    return first_line(error)

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from distillhub.errors import HubError, VerificationError
 from distillhub.hub.client import client, hub_errors, retried
 from distillhub.hub.versions import Release, Version
+from distillhub.packaging.card import REPORT
 from distillhub.records.manifest import MANIFEST, NOT_OURS, Manifest
 from distillhub.records.report import loads
 
 KIND = "dataset"
-REPORT = "eval.json"
 
 
 class RemoteFile(NamedTuple):

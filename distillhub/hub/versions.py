@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from distillhub.errors import UsageError
+from distillhub.packaging.card import REPORT
+from distillhub.packaging.stamping import stamped
 from distillhub.records.columns import GEOMETRY, SOFT
-from distillhub.records.manifest import Manifest
-from distillhub.records.report import EvalReport
+from distillhub.records.manifest import MANIFEST, Manifest
+from distillhub.records.report import EvalReport, loads
 
 Kind = Literal["major", "minor", "patch"]
 ORDER: tuple[Kind, ...] = ("major", "minor", "patch")
@@ -71,6 +73,14 @@ class Release(NamedTuple):
 
     manifest: Manifest
     report: EvalReport
+
+
+def restamped(release: Release, version: Version, repo: str) -> tuple[Release, Mapping[str, bytes]]:
+    """The release under another version and address, and the files that differ for it."""
+    files = stamped(release.manifest, release.report, version=str(version), repo_id=repo)
+    if not files:
+        return release, {}
+    return Release(Manifest.model_validate_json(files[MANIFEST]), loads(files[REPORT])), files
 
 
 class Change(NamedTuple):

@@ -18,7 +18,15 @@ from pydantic import ValidationError
 
 from distillhub.errors import Fault, VerificationError
 from distillhub.packaging import verify_figures, verify_rows
-from distillhub.packaging.card import CARD, CONTACT_SHEET, CROISSANT, PROVENANCE, REPORT, RESOLVED
+from distillhub.packaging.card import (
+    CARD,
+    CONTACT_SHEET,
+    CROISSANT,
+    IMPORTED,
+    PROVENANCE,
+    REPORT,
+    RESOLVED,
+)
 from distillhub.records.manifest import (
     MANIFEST,
     Manifest,
@@ -100,6 +108,32 @@ def verify(folder: Path) -> Verdict:
     return Verdict(faults, tuple(found.checks), manifest.digest if manifest else None)
 
 
+def verify_texts(folder: Path) -> Verdict:
+    """Check what needs no rows: manifest, report, figures, card and provenance agree.
+
+    Args:
+        folder: Holds the files of a set; its Parquet files may be missing.
+    """
+    found = _Inspection([], [])
+    manifest = _read(found, folder / MANIFEST, MANIFEST, _manifest)
+    report = _read(found, folder / REPORT, REPORT, loads)
+    if manifest is not None:
+        found.run("manifest", MANIFEST, lambda: _consistent(manifest))
+    if report is not None:
+        found.run("figures", REPORT, lambda: verify_figures.figures(report))
+        found.run("card", CARD, lambda: verify_figures.card(folder, report))
+    if report is not None and manifest is not None:
+        found.run("identity", REPORT, lambda: verify_figures.identity(report, manifest))
+        found.run(
+            "provenance", PROVENANCE, lambda: verify_figures.provenance(folder, report, manifest)
+        )
+    return Verdict(
+        tuple(dict.fromkeys(found.faults)),
+        tuple(found.checks),
+        manifest.digest if manifest else None,
+    )
+
+
 def _read(found: _Inspection, path: Path, name: str, parse: Callable[[bytes], T]) -> T | None:
     kept: list[T] = []
 
@@ -140,10 +174,11 @@ def _consistent(manifest: Manifest) -> Iterator[Fault]:
             yield _differs(
                 f"{MANIFEST}: content.parquet: {name}", entry.sha256, digest, "files has"
             )
-    resolved = manifest.files.get(RESOLVED)
-    if resolved is not None and resolved.sha256 != content.recipe_sha256:
+    origin = RESOLVED if RESOLVED in manifest.files else IMPORTED
+    made = manifest.files.get(origin)
+    if made is not None and made.sha256 != content.recipe_sha256:
         where = f"{MANIFEST}: content.recipe_sha256"
-        yield _differs(where, resolved.sha256, content.recipe_sha256, f"{RESOLVED} has")
+        yield _differs(where, made.sha256, content.recipe_sha256, f"{origin} has")
     labels = labels_digest(manifest.columns)
     if labels != content.labels_sha256:
         where = f"{MANIFEST}: content.labels_sha256"

@@ -12,10 +12,15 @@ def first_row(repo: str, revision: str, split: str = "train") -> Mapping[str, ob
         split: Name of the split.
 
     Raises:
-        OSError, ValueError, DatasetsError: What `load_dataset` raises.
+        OSError, ValueError: If `load_dataset` cannot open it, or there is no row.
     """
     import datasets
 
-    rows = datasets.load_dataset(repo, revision=revision, split=split, streaming=True)
-    row: Mapping[str, object] = next(iter(rows.decode(enable=False)))
+    try:
+        rows = datasets.load_dataset(repo, revision=revision, split=split, streaming=True)
+        row: Mapping[str, object] | None = next(iter(rows.decode(enable=False)), None)
+    except datasets.exceptions.DatasetsError as error:
+        raise OSError(str(error)) from error
+    if row is None:
+        raise ValueError("there is no row")
     return row
