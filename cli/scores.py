@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from distillhub.records.report import Comparison, EvalReport, Metric
 
 IMAGES = (("distilled", "syn"), ("random real", "rnd"), ("all real data", "full"))
-LABELS = (("hard labels", "hard"), ("soft labels", "soft"))
+LABELS = (
+    ("hard labels", "hard"),
+    ("soft labels", "soft"),
+    ("online labels", "soft_online"),
+)
 
 
 def percent(metric: "Metric") -> str:

@@ -6,48 +6,62 @@ from collections.abc import Iterator, Sequence
 from distillhub.evaluation import protocols
 from distillhub.evaluation.protocols import Protocol
 from distillhub.evaluation.specs import EvalSpec
-from distillhub.records.report import Arm, PlannedRun, Regime
+from distillhub.records.report import Arm, PlannedRun, regime_of
 
 FOUR: tuple[Arm, ...] = ("syn_hard", "rnd_hard", "syn_soft", "rnd_soft")
+ONLINE: tuple[Arm, ...] = ("syn_soft_online", "rnd_soft_online")
 PLAIN: tuple[Arm, ...] = ("syn_hard_plain", "rnd_hard_plain")
 
 
-def regime_of(arm: Arm) -> Regime:
-    """The labels that an arm trains with."""
-    return "soft_stored" if arm.endswith("_soft") else "hard"
-
-
 def protocol_of(planned: PlannedRun) -> Protocol:
-    """The protocol a planned run trains with; `_plain` arms go without augmentation."""
-    protocol = protocols.get(planned.protocol)
+    """The protocol a planned run trains with: the student's rate, no augmentation if `_plain`."""
+    protocol = protocols.get(planned.protocol).for_student(planned.arch)
     return protocol.plain() if planned.arm.endswith("_plain") else protocol
 
 
-def arms_of(spec: EvalSpec, arch: str, *, soft: bool) -> tuple[Arm, ...]:
-    """The arms of one student; `soft`: whether the set holds soft labels.
+def arms_of(spec: EvalSpec, arch: str, *, soft: bool, teacher: bool = False) -> tuple[Arm, ...]:
+    """The arms of one student.
 
     The `full_hard` arm is left out where its accuracy is cited.
 
+    Args:
+        spec: An entry of `evaluate:`.
+        arch: The student.
+        soft: Whether the set holds soft labels.
+        teacher: Whether there is a teacher to label batches online.
+
     Raises:
-        ValueError: If a soft arm is named and the set has hard labels only.
+        ValueError: If a soft arm is asked for without the labels, or the teacher, that it needs.
     """
     regimes = protocols.get(spec.protocol).regimes
     if spec.arms == "auto":
-        at_hand = [regime for regime in regimes if soft or regime == "hard"]
-        four = [arm for arm in FOUR if regime_of(arm) in at_hand]
-        named: list[Arm] = [*four, "full_hard"] if four else []
+        known = {"hard": True, "soft_stored": soft, "soft_online": teacher}
+        at_hand = [regime for regime in regimes if known[regime]]
+        if regimes == ("soft_online",) and not teacher:
+            raise ValueError(f"protocol {spec.protocol} labels every batch online, by a teacher")
+        chosen = [arm for arm in (*FOUR, *ONLINE) if regime_of(arm) in at_hand]
+        named: list[Arm] = [*chosen, "full_hard"] if chosen else []
     else:
         named = list(spec.arms)
         unlabelled = [arm for arm in named if regime_of(arm) == "soft_stored" and not soft]
         if unlabelled:
             raise ValueError(f"arm {unlabelled[0]} needs soft labels, the set has hard ones only")
+        untaught = [arm for arm in named if arm in ONLINE and not teacher]
+        if untaught:
+            raise ValueError(f"arm {untaught[0]} needs a teacher, which labels every batch online")
     if spec.augment_arms and "hard" in regimes:
         named += [arm for arm in PLAIN if arm not in named]
     return tuple(arm for arm in named if arm != "full_hard" or arch not in spec.full_cited)
 
 
 def planned_runs(
-    specs: Sequence[EvalSpec], *, seed: int, soft: bool, height: int, width: int
+    specs: Sequence[EvalSpec],
+    *,
+    seed: int,
+    soft: bool,
+    height: int,
+    width: int,
+    teacher: bool = False,
 ) -> tuple[PlannedRun, ...]:
     """Every training of an evaluation, arm by arm; run i of each arm has seed + i.
 
@@ -57,15 +71,16 @@ def planned_runs(
         soft: Whether the set holds soft labels.
         height: Of the stored images, pixels.
         width: Of the stored images, pixels.
+        teacher: Whether there is a teacher to label batches online.
 
     Raises:
-        ValueError: If a soft arm is named and the set has hard labels only.
+        ValueError: If a soft arm is asked for without the labels, or the teacher, that it needs.
     """
     planned: dict[str, PlannedRun] = {}
     for spec in specs:
         students = spec.students or protocols.get(spec.protocol).students_for(height, width)
         for arch in students:
-            for arm in arms_of(spec, arch, soft=soft):
+            for arm in arms_of(spec, arch, soft=soft, teacher=teacher):
                 planned.update((run.id, run) for run in _runs_of(spec, arch, arm, seed))
     return tuple(planned.values())
 

@@ -63,10 +63,25 @@ class Space(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     device: torch.device
+    covered: int | None = None
+    """Shorter side in pixels that images are resized to before their centre is taken; None: they
+    are resized to the resolution as they are."""
 
     def prepare(self, images: Tensor) -> Tensor:
         """From stored images in [0, 1] to the student's input; the argument is left as it is."""
-        return normalize(resize(images.to(self.device), self.resolution), self.mean, self.std)
+        shown = images.to(self.device)
+        if self.covered is None:
+            shown = resize(shown, self.resolution)
+        else:
+            shown = _center(resize(shown, self.covered, how="crop"), self.resolution)
+        return normalize(shown, self.mean, self.std)
+
+
+def _center(images: Tensor, resolution: tuple[int, int]) -> Tensor:
+    """The central pixels, as torchvision's CenterCrop takes them."""
+    (height, width), (tall, wide) = images.shape[-2:], resolution
+    top, left = round((height - tall) / 2), round((width - wide) / 2)
+    return images[..., top : top + tall, left : left + wide]
 
 
 @dataclass(frozen=True)

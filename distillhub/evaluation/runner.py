@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 import torch
@@ -11,11 +12,11 @@ from distillhub.evaluation.arms import protocol_of
 from distillhub.evaluation.feed import Feed, ImageSet, SoftSet, Space, chunks, hard_feed, soft_feed
 from distillhub.evaluation.protocols import Protocol
 from distillhub.evaluation.scores import PerImage, Scores, per_image, scores
-from distillhub.evaluation.training import fit
+from distillhub.evaluation.training import fit, online
 from distillhub.models.classifier import Classifier
 from distillhub.models.zoo import build
 from distillhub.ops.progress import Progress, Scalar, State
-from distillhub.records.report import PlannedRun, Run
+from distillhub.records.report import PlannedRun, Regime, Run
 from distillhub.units import derive_seed
 
 
@@ -29,6 +30,7 @@ def run(
     std: Sequence[float],
     device: torch.device,
     protocol: Protocol | None = None,
+    teacher: Classifier | None = None,
     code_version: str = "",
     state: State | None = None,
 ) -> Generator[Progress, None, Run]:
@@ -43,18 +45,22 @@ def run(
         std: Per channel.
         device: Where the student trains.
         protocol: None: the one that `planned` names.
+        teacher: Frozen, on the device; labels the batches of a `soft_online` run.
         code_version: Written into the run.
         state: A snapshot to go on from.
 
     Raises:
-        DataError: If the arm lacks soft labels, or training and test images differ in channels.
+        DataError: If the arm lacks soft labels or its teacher, or training and test images differ
+            in channels.
         DivergedError: If a loss or a logit is not finite.
     """
-    started = time.perf_counter() - _seconds(state)
+    tally = _Tally.of(state)
     protocol = protocol or protocol_of(planned)
     channels, height, width = _shape(planned, train, test)
-    space = Space(protocol.resolution(height, width), tuple(mean), tuple(std), device)
-    feed = _feed(planned, protocol, train, space)
+    space = Space(
+        protocol.resolution(height, width), tuple(mean), tuple(std), device, protocol.test_side
+    )
+    feed = feed_of(planned.regime, protocol, train, space, planned.id, len(class_names))
     student = build(
         planned.arch,
         num_classes=len(class_names),
@@ -65,19 +71,40 @@ def run(
         std=std,
         seed=derive_seed("evaluation", planned.seed, "network"),
     ).to(device)
-    for report in fit(student, feed, protocol, seed=planned.seed, what=planned.id, state=state):
-        yield _timed(report, started)
+    labeller = None
+    if planned.regime == "soft_online":
+        labeller = online(_taught(planned, teacher), student)
+    length = protocol.length(feed.size, len(class_names))
+    looks = protocol.looks(length)
+    training = fit(
+        student,
+        feed,
+        protocol,
+        seed=planned.seed,
+        what=planned.id,
+        labeller=labeller,
+        state=state,
+    )
+    for report in training:
+        if report.done in looks:
+            seen = score(student, test, space, classes=len(class_names), what=planned.id)
+            tally.saw(seen.top1, report.done // length.per_epoch)
+            student.train()
+        yield tally.noted(report)
     found = score(student, test, space, classes=len(class_names), what=planned.id)
-    length = protocol.length(feed.size)
+    if looks:
+        tally.saw(found.top1, length.epochs)
     return Run(
         **planned.model_dump(),
         **found._asdict(),
+        best_top1=tally.best_top1 if looks else None,
+        best_epoch=tally.best_epoch if looks else None,
         steps=length.steps,
-        images_seen=images_seen(protocol, feed.size),
+        images_seen=images_seen(protocol, feed.size, len(class_names)),
         train_images=feed.size,
         test_images=len(test),
         resolution=space.resolution,
-        wall_s=round(time.perf_counter() - started, 3),
+        wall_s=round(tally.seconds, 3),
         device=_name(device),
         code_version=code_version,
     )
@@ -108,24 +135,52 @@ def score(student: Classifier, test: ImageSet, space: Space, *, classes: int, wh
     return scores(together, test.labels, classes)
 
 
-def images_seen(protocol: Protocol, size: int) -> int:
+def images_seen(protocol: Protocol, size: int, classes: int | None = None) -> int:
     """Images shown in a whole run on `size` training images, each showing counted."""
-    length = protocol.length(size)
+    length = protocol.length(size, classes)
     epochs, rest = divmod(length.steps, length.per_epoch)
-    return epochs * size + min(rest * protocol.batch, size)
+    return epochs * size + min(rest * length.batch, size)
 
 
-def _feed(planned: PlannedRun, protocol: Protocol, train: ImageSet, space: Space) -> Feed:
-    if planned.regime == "hard":
+def feed_of(
+    regime: Regime, protocol: Protocol, train: ImageSet, space: Space, what: str, classes: int
+) -> Feed:
+    """The training images as a protocol wants them: crops are cut out of the image as stored.
+
+    Args:
+        regime: Labels to train with; those of `soft_online` are made later, from the images.
+        protocol: Of the training.
+        train: The images.
+        space: Of the student.
+        what: Names the run in an error.
+        classes: Of the data set.
+
+    Raises:
+        DataError: If the images lack the stored labels.
+    """
+    if protocol.crop is not None:
+        stored = train.images(torch.tensor([0])).shape
+        space = space._replace(resolution=(int(stored[2]), int(stored[3])), covered=None)
+    if regime != "soft_stored":
         return hard_feed(train, space)
     if not _has_soft(train):
         raise DataError(
             "the set holds no soft labels",
-            where=f"run {planned.id}",
+            where=f"run {what}",
             mend="relabel it, or ask for hard arms only",
         )
-    seen = images_seen(protocol, len(train))
+    seen = images_seen(protocol, len(train), classes)
     return soft_feed(train, space, temperature=protocol.temperature, steps_images=seen)
+
+
+def _taught(planned: PlannedRun, teacher: Classifier | None) -> Classifier:
+    if teacher is None:
+        raise DataError(
+            "there is no teacher to label the batches",
+            where=f"run {planned.id}",
+            mend="add a teacher: block to the recipe, or ask for arms with stored labels",
+        )
+    return teacher
 
 
 def _has_soft(images: ImageSet) -> TypeGuard[SoftSet]:
@@ -145,23 +200,52 @@ def _shape(planned: PlannedRun, train: ImageSet, test: ImageSet) -> tuple[int, i
     return channels, height, width
 
 
-def _timed(report: Progress, started: float) -> Progress:
-    """The report with the seconds spent so far in its snapshot."""
-    snapshot = report.snapshot
-    if snapshot is None:
-        return report
+@dataclass
+class _Tally:
+    """What a run keeps beside weights and optimizer, through interruptions too."""
 
-    def with_seconds() -> State:
-        state: dict[str, torch.Tensor | Scalar] = dict(snapshot())
-        state["seconds"] = time.perf_counter() - started
-        return state
+    before: float = 0.0
+    """Seconds of the processes before this one."""
+    best_top1: float = -1.0
+    best_epoch: int = 0
+    began: float = field(default_factory=time.perf_counter)
 
-    return report._replace(snapshot=with_seconds)
+    @classmethod
+    def of(cls, state: State | None) -> "_Tally":
+        """As a snapshot has it."""
+        kept = {} if state is None else state
+        return cls(
+            float(_number(kept.get("seconds", 0.0))),
+            float(_number(kept.get("best_top1", -1.0))),
+            int(_number(kept.get("best_epoch", 0))),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far."""
+        return self.before + time.perf_counter() - self.began
+
+    def saw(self, top1: float, epoch: int) -> None:
+        """Keep the first of the highest accuracies."""
+        if top1 > self.best_top1:
+            self.best_top1, self.best_epoch = top1, epoch
+
+    def noted(self, report: Progress) -> Progress:
+        """The report, with all this in its snapshot."""
+        snapshot = report.snapshot
+        if snapshot is None:
+            return report
+        best = {"best_top1": self.best_top1, "best_epoch": self.best_epoch}
+
+        def with_tally() -> State:
+            state: dict[str, torch.Tensor | Scalar] = dict(snapshot())
+            return {**state, **best, "seconds": self.seconds}
+
+        return report._replace(snapshot=with_tally)
 
 
-def _seconds(state: State | None) -> float:
-    value = 0.0 if state is None else state.get("seconds", 0.0)
-    return value if isinstance(value, float) else 0.0
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) else 0.0
 
 
 def _name(device: torch.device) -> str:

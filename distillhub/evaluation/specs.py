@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from distillhub.evaluation import protocols
 from distillhub.models.specs import Arch
-from distillhub.records.report import Arm
+from distillhub.records.report import Arm, Regime, regime_of
 from distillhub.spec import Fraction, Spec
 
 
@@ -29,6 +29,9 @@ class Expectation(Cited):
 
     within: Fraction = 0.01
     """Difference up to which ours is said to agree."""
+    regime: Regime | None = None
+    """Labels of the published training; None: the regime the set is sold under, where the protocol
+    has it, else the protocol's first."""
 
 
 class EvalSpec(Spec):
@@ -49,19 +52,26 @@ class EvalSpec(Spec):
     augment_arms: bool = False
     """Also train the hard arms without augmentation, which `ars` needs."""
     expect: dict[Arch, Expectation] = Field(default_factory=dict)
-    """Published accuracy of the distilled set per student, in the regime it is sold under."""
+    """Published accuracy of the distilled set per student; another regime is another entry of
+    `evaluate:`, with the protocol of that regime."""
 
     @model_validator(mode="after")
     def _arms_fit_the_protocol(self) -> Self:
+        regimes = protocols.get(self.protocol).regimes
+        for arch, theirs in self.expect.items():
+            if theirs.regime is not None and theirs.regime not in regimes:
+                raise ValueError(
+                    f"expect.{arch} is for {theirs.regime} labels; "
+                    f"protocol {self.protocol} trains with {', '.join(regimes)} labels"
+                )
         if self.arms == "auto":
             return self
         if not self.arms:
             raise ValueError("arms is empty; leave it out for all of them")
         if len(set(self.arms)) != len(self.arms):
             raise ValueError(f"an arm is named twice in {', '.join(self.arms)}")
-        regimes = protocols.get(self.protocol).regimes
         for arm in self.arms:
-            regime = "soft_stored" if arm.endswith("_soft") else "hard"
+            regime = regime_of(arm)
             if arm != "full_hard" and regime not in regimes:
                 raise ValueError(
                     f"protocol {self.protocol} has no {regime} arms, so not {arm}; "

@@ -5,9 +5,11 @@ Keys of `Comparison.metrics`; `any` is the regime that the set is sold under:
 - per arm: `top1.<arm>`, `top5.<arm>`, `test_se.<arm>` (sampling error of the finite test set),
   `nll.<arm>`, `ece.<arm>`, `brier.<arm>`, `class_worst.<arm>`, `class_bottom10pct.<arm>`,
   `class_std.<arm>`, `class_disparity.<arm>` (each worked out per run, then averaged);
+- `best_top1.<arm>`: the best of the epochs that were looked at, where the protocol looks at some;
 - `recovery` A(syn, any) / A(full, hard), `hlr` A(full, hard) - A(syn, hard),
   `ior` A(syn, any) - A(rnd, any), `lrs`, `ars` (its four arms train with hard labels);
 - `gain_images_hard` A(syn, hard) - A(rnd, hard), `gain_images_soft` A(syn, soft) - A(rnd, soft),
+  `gain_images_soft_online` A(syn, online) - A(rnd, online) where these arms were planned,
   `gain_labels_random` A(rnd, soft) - A(rnd, hard);
 - `class_disparity`: that of syn, any, minus that of full, hard;
 - `group_acc`, `shift_acc`, `adv_acc`: never measured here, and they say so.
@@ -18,7 +20,7 @@ from typing import NamedTuple, get_args
 
 from distillhub.evaluation import metrics as formulas
 from distillhub.evaluation import protocols
-from distillhub.evaluation.arms import regime_of
+from distillhub.evaluation.arms import ONLINE
 from distillhub.evaluation.scores import sampling_error
 from distillhub.evaluation.series import (
     Missing,
@@ -44,6 +46,7 @@ from distillhub.records.report import (
     Run,
     Unit,
     Warned,
+    regime_of,
 )
 
 FIGURES: Mapping[str, tuple[Unit, Callable[[Run], float | None]]] = {
@@ -60,6 +63,11 @@ FIGURES: Mapping[str, tuple[Unit, Callable[[Run], float | None]]] = {
 """Figures that every arm has besides its accuracy."""
 
 ARMS: tuple[Arm, ...] = get_args(Arm)
+SYN: Mapping[Regime, Arm] = {
+    "hard": "syn_hard",
+    "soft_stored": "syn_soft",
+    "soft_online": "syn_soft_online",
+}
 Arms = Mapping[Arm, Series | Missing]
 
 
@@ -173,17 +181,23 @@ def _arms(
 def _comparison(pair: _Pair, arms: Arms, sold: Regime) -> Comparison:
     found: dict[str, Metric] = {}
     for arm, series in arms.items():
-        if arm.endswith("_plain") and isinstance(series, Missing):
+        if isinstance(series, Missing) and (arm.endswith("_plain") or _not_asked(arm, pair)):
             continue
         found[f"top1.{arm}"] = accuracy(series)
         for key, (unit, figure) in FIGURES.items():
             found[f"{key}.{arm}"] = of_arm(series, figure, unit)
+        best = of_arm(series, lambda run: run.best_top1, "fraction")
+        if best.value is not None:
+            found[f"best_top1.{arm}"] = best
     found |= _composed(arms, sold)
     recalls = {arm: mean_recalls(series) for arm, series in arms.items()}
     gains: dict[Regime, Metric] = {"hard": found["gain_images_hard"]}
     if sold == "soft_stored":
         gains["soft_stored"] = found["gain_images_soft"]
-    syn: Arm = "syn_soft" if sold == "soft_stored" else "syn_hard"
+    if "soft_online" in pair.by_regime:
+        online = across([arms[arm] for arm in ONLINE], formulas.ior, "difference")
+        gains["soft_online"] = found["gain_images_soft_online"] = online
+    syn = SYN[sold]
     spec = pair.by_regime.get(sold)
     return Comparison(
         protocols={regime: spec.protocol for regime, spec in pair.by_regime.items()},
@@ -192,8 +206,27 @@ def _comparison(pair: _Pair, arms: Arms, sold: Regime) -> Comparison:
         class_acc={arm: recall for arm, recall in recalls.items() if recall is not None},
         verdicts={regime: verdict(regime, gain) for regime, gain in gains.items()},
         expected=None if spec is None else _expected(found[f"top1.{syn}"], spec, syn, pair.arch),
-        paper=None if spec is None else _paper(found[f"top1.{syn}"], spec, syn, pair.arch),
+        papers={
+            regime: _paper(found[f"top1.{SYN[regime]}"], theirs, SYN[regime])
+            for regime, theirs in _cited(pair, sold).items()
+        },
     )
+
+
+def _not_asked(arm: Arm, pair: _Pair) -> bool:
+    """Online arms are spoken of only where a protocol has them."""
+    return arm in ONLINE and "soft_online" not in pair.by_regime
+
+
+def _cited(pair: _Pair, sold: Regime) -> dict[Regime, Expectation]:
+    """The published figures of a student, each with the labels that it is for."""
+    found: dict[Regime, Expectation] = {}
+    for spec in pair.by_regime.values():
+        theirs = spec.expect.get(pair.arch)
+        if theirs is not None:
+            regimes = protocols.get(spec.protocol).regimes
+            found[theirs.regime or (sold if sold in regimes else regimes[0])] = theirs
+    return found
 
 
 def _composed(arms: Arms, sold: Regime) -> dict[str, Metric]:
@@ -267,10 +300,7 @@ def _expected(top1: Metric, spec: EvalSpec, arm: Arm, arch: str) -> Expected | N
     )
 
 
-def _paper(top1: Metric, spec: EvalSpec, arm: Arm, arch: str) -> PaperFigure | None:
-    theirs: Expectation | None = spec.expect.get(arch)
-    if theirs is None:
-        return None
+def _paper(top1: Metric, theirs: Expectation, arm: Arm) -> PaperFigure:
     difference = None if top1.value is None else top1.value - theirs.top1
     return PaperFigure(
         top1=theirs.top1,
@@ -289,7 +319,7 @@ def _cross_arch(
     if not pairs or sold not in pairs[0].by_regime:
         return {}
     protocol = pairs[0].by_regime[sold].protocol
-    syn: Arm = "syn_soft" if sold == "soft_stored" else "syn_hard"
+    syn = SYN[sold]
     same = {
         pair.arch: found[syn]
         for pair, found in zip(pairs, arms, strict=True)

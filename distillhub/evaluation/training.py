@@ -1,23 +1,32 @@
 """Training a student as a protocol says; resumable after any report."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillhub.errors import DivergedError
 from distillhub.evaluation.feed import Feed, augment_generator, epoch_rows, epoch_views
 from distillhub.evaluation.protocols import Protocol
 from distillhub.models.classifier import Classifier
 from distillhub.ops.augment import dsa
-from distillhub.ops.crops import flip, resized_crop
+from distillhub.ops.colors import jitter, lighting
+from distillhub.ops.crops import cut_boxes, draw_boxes, flip, resized_crop
+from distillhub.ops.cutmix import Mix, draw_mix, mixed, mixed_cross_entropy
 from distillhub.ops.losses import cross_entropy, kl_divergence
+from distillhub.ops.pixels import resize
 from distillhub.ops.progress import Progress, State, capture, restore
+from distillhub.units import derive_seed
 
 REPORT_EVERY = 10
 """Steps between two reports; only then the loss is looked at, for which a GPU has to wait."""
+
+Labeller = Callable[[Tensor], Tensor]
+"""From a batch in the student's normalised space, [n, C, H, W], to logits [n, K]."""
 
 
 def fit(
@@ -27,9 +36,12 @@ def fit(
     *,
     seed: int,
     what: str,
+    labeller: Labeller | None = None,
     state: State | None = None,
 ) -> Generator[Progress, None, None]:
     """Train `student` in place, to the last step of the protocol.
+
+    A report comes every ten steps, after the steps that the protocol looks at, and at the end.
 
     All draws come from (seed, epoch) or (seed, step): a snapshot holds weights and optimizer only.
 
@@ -39,12 +51,14 @@ def fit(
         protocol: Length, optimizer, schedule, augmentation, precision.
         seed: Of order, views and augmentation.
         what: Names the run in an error.
+        labeller: Gives the targets of every augmented and mixed batch; None: those of the feed.
         state: A snapshot to go on from.
 
     Raises:
         DivergedError: If the loss becomes NaN or infinite.
     """
-    length = protocol.length(feed.size)
+    length = protocol.length(feed.size, student.num_classes)
+    looks = protocol.looks(length)
     optimizer = _optimizer(student, protocol)
     done = restore(state, net=student, opt=optimizer)
     device = next(student.parameters()).device
@@ -61,22 +75,36 @@ def fit(
             epoch = step // length.per_epoch
             rows = epoch_rows(feed.size, seed, epoch)
             views = epoch_views(feed.size, feed.views, seed, epoch)
-        start = step % length.per_epoch * protocol.batch
-        chosen = rows[start : start + protocol.batch]
+        start = step % length.per_epoch * length.batch
+        chosen = rows[start : start + length.batch]
         x, target = feed.batch(chosen, views[chosen])
+        mix = None
         if feed.augmented:
-            x = augment(x, protocol.augment, augment_generator(seed, step))
-        with torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bfloat16"):
+            generator = augment_generator(seed, step)
+            x = _augmented(x, protocol, student, generator)
+            if protocol.cutmix:
+                mix = draw_mix(len(x), *x.shape[2:], generator=generator)
+                x = mixed(x, mix)
+        if labeller is not None:
+            target, mix = labeller(x), None
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bfloat16"),
+            _own_noise(student, derive_seed("evaluation", seed, "noise", step), device),
+        ):
             logits = student.normalized(x)
         value = loss(
-            logits.float(), target, temperature=protocol.temperature, scaled=protocol.scaled
+            logits.float(),
+            target,
+            temperature=protocol.temperature,
+            scaled=protocol.scaled,
+            mix=mix,
         )
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(value)
         optimizer.step()
         summed += value.detach()
         finished = step + 1
-        if finished % REPORT_EVERY and finished != length.steps:
+        if finished % REPORT_EVERY and finished != length.steps and finished not in looks:
             continue
         mean = float(summed) / (finished - since)
         if not math.isfinite(mean):
@@ -88,6 +116,24 @@ def fit(
         summed, since = torch.zeros((), device=device), finished
         snapshot = partial(capture, finished, net=student, opt=optimizer)
         yield Progress(finished, length.steps, {"loss": mean}, snapshot)
+
+
+NOISY = frozenset({"StochasticDepth", "DropPath"})
+"""Layers of torchvision and timm that draw from the global generator, beside dropout."""
+
+
+@contextmanager
+def _own_noise(student: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
+    """Layers that drop at random draw from `seed`, so that a run can be repeated and resumed."""
+    layers = student.modules()
+    if not any(isinstance(m, nn.Dropout) or type(m).__name__ in NOISY for m in layers):
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        yield
 
 
 def augment(x: Tensor, how: str, generator: torch.Generator) -> Tensor:
@@ -105,7 +151,46 @@ def augment(x: Tensor, how: str, generator: torch.Generator) -> Tensor:
     return dsa(x, how.removeprefix("dsa:"), generator, siamese=False)
 
 
-def loss(logits: Tensor, target: Tensor, *, temperature: float, scaled: bool) -> Tensor:
+def _augmented(
+    x: Tensor, protocol: Protocol, student: Classifier, generator: torch.Generator
+) -> Tensor:
+    """A batch in normalised space as the protocol augments it; colours change in [0, 1]."""
+    if protocol.crop is None:
+        x = augment(x, protocol.augment, generator)
+    else:
+        boxes = draw_boxes(len(x), *x.shape[2:], generator=generator, scale=protocol.crop)
+        x = cut_boxes(x, boxes, protocol.resolution(*x.shape[2:]))
+        x = flip(x, generator=generator)
+    if not protocol.jitter and not protocol.lighting:
+        return x
+    pixels = student.denormalize(x)
+    if protocol.jitter:
+        pixels = jitter(pixels, protocol.jitter, generator=generator)
+    if protocol.lighting:
+        pixels = lighting(pixels, protocol.lighting, generator=generator)
+    return student.normalize(pixels)
+
+
+def online(teacher: Classifier, student: Classifier) -> Labeller:
+    """What labels the student's batches: the teacher, at its own size and normalisation.
+
+    Args:
+        teacher: Frozen, on the device of the student.
+        student: Whose normalised space the batches are in.
+    """
+
+    def labels(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            height, width = teacher.input_shape[1:]
+            logits: Tensor = teacher(resize(student.denormalize(x), (height, width)))
+        return logits.float()
+
+    return labels
+
+
+def loss(
+    logits: Tensor, target: Tensor, *, temperature: float, scaled: bool, mix: Mix | None = None
+) -> Tensor:
     """Cross-entropy for classes, KL at `temperature` for logits.
 
     Args:
@@ -113,7 +198,15 @@ def loss(logits: Tensor, target: Tensor, *, temperature: float, scaled: bool) ->
         target: [n] int64, or [n, K] logits.
         temperature: Of KL.
         scaled: Whether KL is multiplied by the temperature squared.
+        mix: How the images were mixed; classes then count by their shares of the pixels.
+
+    Raises:
+        ValueError: If logits were made before the images were mixed.
     """
+    if mix is not None:
+        if target.ndim != 1:
+            raise ValueError("labels of single images do not say what those of mixed ones are")
+        return mixed_cross_entropy(logits, target, mix)
     if target.ndim == 1:
         return cross_entropy(logits, target)
     return kl_divergence(logits, target, temperature=temperature, scaled=scaled)
@@ -127,6 +220,13 @@ def _optimizer(student: Classifier, protocol: Protocol) -> torch.optim.Optimizer
             momentum=protocol.momentum,
             weight_decay=protocol.weight_decay,
         )
-    return torch.optim.AdamW(
-        student.parameters(), lr=protocol.lr, weight_decay=protocol.weight_decay
-    )
+    if protocol.decay_vectors:
+        return torch.optim.AdamW(
+            student.parameters(), lr=protocol.lr, weight_decay=protocol.weight_decay
+        )
+    parameters = list(student.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=protocol.lr, weight_decay=protocol.weight_decay)

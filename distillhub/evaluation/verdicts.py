@@ -3,12 +3,24 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from distillhub.evaluation import protocols
-from distillhub.evaluation.arms import regime_of
 from distillhub.evaluation.intervals import FEWEST
-from distillhub.records.report import Arm, Comparison, Metric, PlannedRun, Regime, Run, Warned
+from distillhub.records.report import (
+    Arm,
+    Comparison,
+    Metric,
+    PlannedRun,
+    Regime,
+    Run,
+    Warned,
+    regime_of,
+)
 from distillhub.records.table import points
 
-LABELS: Mapping[Regime, str] = {"hard": "hard labels", "soft_stored": "the stored soft labels"}
+LABELS: Mapping[Regime, str] = {
+    "hard": "hard labels",
+    "soft_stored": "the stored soft labels",
+    "soft_online": "labels that the teacher makes online",
+}
 USUAL_RUNS = 5
 
 

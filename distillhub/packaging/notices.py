@@ -12,7 +12,10 @@ ARMS = {
     "full_hard": "all real images",
     "syn_hard_plain": "distilled, hard labels, not augmented",
     "rnd_hard_plain": "random real, hard labels, not augmented",
+    "syn_soft_online": "distilled, labels made online by the teacher",
+    "rnd_soft_online": "random real, labels made online by the teacher",
 }
+ONLINE = ("syn_soft_online", "rnd_soft_online")
 FOUR = ("syn_hard", "rnd_hard", "syn_soft", "rnd_soft")
 
 
@@ -41,12 +44,20 @@ def notices(report: EvalReport) -> tuple[Warned, ...]:
     if runs and min(runs) < FEW_RUNS:
         text = f"An arm has {min(runs)} run(s), too few for an interval."
         found.append(Warned(code="too_few_runs", text=text))
-    real = report.privacy is not None and report.privacy.real_pixel_share > 0
-    if real and report.rights is not None and report.rights.redistributable != "yes":
+    share = 0.0 if report.privacy is None else report.privacy.real_pixel_share
+    if share != 0 and report.rights is not None and report.rights.redistributable != "yes":
         text = (
             "The images are copies of real ones, whose license may not allow to publish them again."
         )
+        if share is None:
+            text = (
+                "It is not known whether the images are copies of real ones, whose license may not "
+                "allow to publish them again."
+            )
         found.append(Warned(code="real_pixels", text=text))
+    if report.imported is not None:
+        text = "Imported, not built here: nobody has checked what its makers say of it."
+        found.append(Warned(code="imported", text=text))
     told = {notice.code for notice in report.warnings}
     return (*report.warnings, *(notice for notice in found if notice.code not in told))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from distillhub.packaging import snippets
-from distillhub.packaging.notices import ARMS, FEW_RUNS, FOUR, limits, notices
+from distillhub.packaging.notices import ARMS, FEW_RUNS, FOUR, ONLINE, limits, notices
 from distillhub.records.card import CardBlock
 from distillhub.records.report import Comparison, EvalReport, Metric, PaperFigure, Regime
 from distillhub.records.table import GAINS, points
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import jinja2
 
 TEMPLATE = "card.md.j2"
-RENDERING = 1
+RENDERING = 2
 """Bumped when the same report gives another text, so that older cards are still understood."""
 NOTHING = "-"
 NOT_RUN = {"not_run": "not run", "not_applicable": "does not apply"}
-COLUMNS = {"hard": "hard labels", "soft": "soft labels"}
+COLUMNS = {"hard": "hard labels", "soft": "soft labels", "soft_online": "online labels"}
 IMAGES = {"syn": "distilled", "rnd": "random real", "full": "all real"}
 DETAILS = {
     "top5": "top-5, %",
@@ -32,6 +32,14 @@ DETAILS = {
     "class_std": "std over classes, %",
     "class_disparity": "best - worst class, %",
 }
+IMPORTED_FROM = {
+    "folder": "the image folder",
+    "pt": "the tensors in",
+    "npz": "the arrays in",
+    "hub": "the published set",
+}
+UNKNOWN = "unknown"
+"""Name of a method and of a source that nobody named."""
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -52,8 +60,12 @@ class Table(NamedTuple):
     rows: tuple[Row, ...]
     scores: tuple[Mapping[str, str], ...]
     verdicts: Mapping[Regime, str]
-    paper: PaperFigure | None
-    paper_sentence: str
+    online: bool
+    """Whether some arms are labelled by the teacher while they train."""
+    best: bool
+    """Whether some runs looked at the test set before their end."""
+    papers: tuple[str, ...]
+    """A sentence per published figure."""
 
 
 def render(report: EvalReport) -> str:
@@ -83,9 +95,12 @@ def render(report: EvalReport) -> str:
             train_snippet=snippets.train(report),
             look_snippet=snippets.look(report),
             table=tables[0] if tables else None,
+            online=any(table.online for table in tables),
+            best=any(table.best for table in tables),
             others=tables[1:],
             expected=[part.expected for part in report.comparisons if part.expected],
             cross=_cross(report),
+            teacher=next((t for t in report.method.teacher if t.role == "teacher"), None),
             details=_details(report.headline),
             energy=_energy(report),
             limits=limits(report),
@@ -107,7 +122,7 @@ def front_matter(report: EvalReport, card: CardBlock) -> str:
         "task_categories": ["image-classification"],
         "size_categories": [_size(report.dataset.images)],
         "source_datasets": [source] if source.count("/") == 1 and ":" not in source else None,
-        "tags": sorted({"dataset-distillation", "distillhub", report.method.name, *card.tags}),
+        "tags": sorted({"dataset-distillation", "distillhub", *_method_tag(report), *card.tags}),
         **card.data,
         "configs": configs(report, card),
     }
@@ -116,6 +131,12 @@ def front_matter(report: EvalReport, card: CardBlock) -> str:
     stream = io.StringIO()
     writer.dump({key: value for key, value in content.items() if value is not None}, stream)
     return stream.getvalue()
+
+
+def _method_tag(report: EvalReport) -> tuple[str, ...]:
+    if report.method.name == UNKNOWN:
+        return ("imported",)
+    return (report.method.name,) if report.imported is None else (report.method.name, "imported")
 
 
 def configs(report: EvalReport, card: CardBlock) -> list[object]:
@@ -137,6 +158,13 @@ def summary(report: EvalReport) -> str:
         told = f"hard labels and soft labels of {views} per image"
     size = f", {_whole(report.storage.bytes_total)} bytes" if report.storage else ""
     height, width = data.resolution
+    if report.imported is not None:
+        return (
+            f"Imported from {IMPORTED_FROM[report.imported.kind]} `{report.imported.origin}`, "
+            f"{_known('made from', report.source.id)}, {_known('by', report.method.name)}: "
+            f"{images_per_class(report)} images per class, {_whole(data.images)} images of "
+            f"{height} x {width} pixels in {data.classes} classes{size}; {told}."
+        )
     made = "real images chosen by" if report.method.real_pixels else "distilled by"
     return (
         f"`{report.source.id}`, {made} `{report.method.name}`: {data.ipc} images per class, "
@@ -145,14 +173,29 @@ def summary(report: EvalReport) -> str:
     )
 
 
+def images_per_class(report: EvalReport) -> str:
+    """`10`, or `8 to 12` where the classes have different numbers."""
+    counts = report.imported.counts if report.imported else (report.dataset.ipc,)
+    least, most = min(counts), max(counts)
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _known(word: str, name: str) -> str:
+    return f"{word} `{name}`" if name != UNKNOWN else f"{word} what nobody said"
+
+
 def _table(part: Comparison) -> Table:
     measured = {arm: part.metrics[f"top1.{arm}"] for arm in ARMS if f"top1.{arm}" in part.metrics}
-    columns = [c for c in COLUMNS if any(arm.endswith(f"_{c}") and arm in FOUR for arm in measured)]
+    compared = (*FOUR, *ONLINE)
+    columns = [c for c in COLUMNS if any(a.endswith(f"_{c}") and a in compared for a in measured)]
     rows = []
     for images, name in IMAGES.items():
         arms = [f"{images}_{column}" for column in columns]
         if any(arm in measured for arm in arms):
             rows.append(Row(name, tuple(_cell(measured.get(arm)) for arm in arms)))
+        best = [part.metrics.get(f"best_top1.{arm}") for arm in arms]
+        if any(best):
+            rows.append(Row(f"{name}, best epoch", tuple(_cell(metric) for metric in best)))
     gains = [part.metrics.get(f"gain_images_{column}") for column in columns]
     if any(gains):
         rows.append(Row("distilled - random, paired", tuple(_cell(gain) for gain in gains)))
@@ -168,8 +211,9 @@ def _table(part: Comparison) -> Table:
         rows=tuple(rows),
         scores=tuple(scores),
         verdicts=part.verdicts,
-        paper=part.paper,
-        paper_sentence=_agreement(part),
+        online="soft_online" in columns,
+        best=any(key.startswith("best_top1.") for key in part.metrics),
+        papers=tuple(_agreement(paper) for paper in part.papers.values()),
     )
 
 
@@ -181,12 +225,13 @@ def _cross(report: EvalReport) -> list[dict[str, str]]:
     return [_line(names.get(key, key), metric) for key, metric in report.cross_arch.items()]
 
 
-def _agreement(part: Comparison) -> str:
-    if part.paper is None or part.paper.difference is None:
-        return "ours was not run."
-    verb = "agrees" if part.paper.agrees else "does not agree"
-    apart, within = _signed(part.paper.difference), points(part.paper.within)
-    return f"ours differs by {apart} points and {verb} within {within}."
+def _agreement(paper: PaperFigure) -> str:
+    told = f"Published, {ARMS[paper.arm]}: {points(paper.top1)} % ({paper.source});"
+    if paper.difference is None:
+        return f"{told} ours was not run."
+    verb = "agrees" if paper.agrees else "does not agree"
+    apart, within = _signed(paper.difference), points(paper.within)
+    return f"{told} ours differs by {apart} points and {verb} within {within}."
 
 
 def _details(part: Comparison | None) -> Mapping[str, tuple[object, ...]]:

@@ -33,11 +33,12 @@ MAX_CARD_BYTES = 10_000_000
 PAIRED = {
     "gain_images_hard": ("syn_hard", "rnd_hard"),
     "gain_images_soft": ("syn_soft", "rnd_soft"),
+    "gain_images_soft_online": ("syn_soft_online", "rnd_soft_online"),
     "gain_labels_random": ("rnd_soft", "rnd_hard"),
     "hlr": ("full_hard", "syn_hard"),
 }
 """Figures that are the difference of two arms."""
-_OF_RUN = ("top1", "top5", "nll", "ece", "brier")
+_OF_RUN = ("top1", "best_top1", "top5", "nll", "ece", "brier")
 
 
 def identity(report: EvalReport, manifest: Manifest) -> Iterator[Fault]:

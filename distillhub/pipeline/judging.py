@@ -5,6 +5,7 @@ encoded and labelled by the very code that made the set, so that they differ fro
 alone.
 """
 
+import functools
 import json
 import platform
 import subprocess
@@ -19,16 +20,19 @@ from distillhub.data.sources import RealData, open_split
 from distillhub.data.specs import ImageFormat, SourceSpec
 from distillhub.digests import digest_of, fingerprint, sha256_of
 from distillhub.errors import PipelineError
-from distillhub.evaluation.arms import planned_runs, protocol_of
+from distillhub.evaluation.arms import planned_runs
 from distillhub.evaluation.feed import ImageSet
 from distillhub.evaluation.runner import run as evaluation_run
 from distillhub.evaluation.specs import EvalSpec
 from distillhub.evaluation.summary import summarize
 from distillhub.methods.random import draw
+from distillhub.models import weights
+from distillhub.models.classifier import Classifier
 from distillhub.packaging.card import CardInputs, build_card
 from distillhub.packaging.provenance import BuildFacts, Dependency
 from distillhub.pipeline.checkpoint import drive, threads
 from distillhub.pipeline.files import replaced_folder, write_json
+from distillhub.pipeline.finished import remembered, run_key
 from distillhub.pipeline.making import StoredImages, soft_labels, training_key, write_package
 from distillhub.pipeline.run import StageRun, device_name, versions
 from distillhub.pipeline.store import stored
@@ -68,29 +72,47 @@ def evaluate(
     evaluate: tuple[EvalSpec, ...],
 ) -> None:
     """Train and test every student on every arm; finished runs are kept one by one."""
-    pin = dataset.pinned
-    syn = DistilledSet.open(run.reads("package"), cache=run.work.path / "arrow")
-    plan = planned_runs(
-        evaluate, seed=seed, soft=syn.soft is not None, height=pin.height, width=pin.width
+    pin, syn, networks = dataset.pinned, run.reads("package"), _networks(run)
+    opened = functools.lru_cache(maxsize=2)(
+        functools.partial(DistilledSet.open, cache=run.work.path / "arrow")
     )
+    plan = planned_runs(
+        evaluate,
+        seed=seed,
+        soft=opened(syn).soft is not None,
+        height=pin.height,
+        width=pin.width,
+        teacher="teacher" in networks,
+    )
+    online = any(planned.regime == "soft_online" for planned in plan)
+    teacher = weights.load(run.reads("models"), "teacher").to(run.device) if online else None
     test = open_split(dataset, "test", run.project.sources_for(dataset)) if plan else None
     real = open_split(dataset, "train", run.project.sources_for(dataset)) if plan else None
     runs = []
     for planned in sorted(plan, key=lambda p: (p.protocol, p.arch, p.seed, p.arm)):
         if test is None or real is None:
             raise AssertionError("runs without data")
+        package = None if planned.arm == "full_hard" else syn
+        if planned.subset_seed is not None:
+            package = _twin(run, planned.subset_seed, real, dataset, ipc, images, relabel)
+        key = run_key(
+            planned,
+            dataset,
+            package,
+            teacher=str(networks["teacher"]["sha256"]) if online else None,
+            device=run.device,
+        )
 
-        def one(planned: PlannedRun = planned, test: RealData = test, real: RealData = real) -> Run:
-            arm: ImageSet
-            if planned.arm == "full_hard":
-                arm = real
-            elif planned.subset_seed is not None:
-                arm = _twin(run, planned.subset_seed, real, dataset, ipc, images, relabel)
-            else:
-                arm = syn
-            return _train(run, planned, arm, test, dataset)
+        def train(
+            planned: PlannedRun = planned,
+            package: Path | None = package,
+            real: RealData = real,
+            test: RealData = test,
+        ) -> Run:
+            arm = real if package is None else opened(package)
+            return _train(run, planned, arm, test, dataset, teacher)
 
-        runs.append(_remembered(run, planned, dataset, one))
+        runs.append(remembered(run, planned, key, train))
     environment = EnvironmentBlock(
         python=platform.python_version(),
         torch=torch.__version__,
@@ -108,36 +130,21 @@ def evaluate(
         write_json(out / RUNS, content)
 
 
-def _remembered(run: StageRun, planned: PlannedRun, dataset: SourceSpec, make) -> Run:  # type: ignore[no-untyped-def]
-    """A run finished before is read; those on the full real data are shared by all builds."""
-    done = run.work.finished(planned.id)
-    if done.exists():
-        return Run.model_validate_json(done.read_bytes())
-    if planned.arm == "full_hard":
-        protocol = protocol_of(planned)
-        key = fingerprint(
-            training_key(dataset),
-            None if dataset.pinned.test is None else dataset.pinned.test.sha256,
-            planned.model_dump(mode="json"),
-            protocol.sha256,
-            device_name(run.device),
-            threads(),
-            CODE["evaluate"],
-        )
-
-        def build(folder: Path) -> None:
-            write_json(folder / RUNS, make().model_dump(mode="json"))
-
-        folder = stored(run.project.state / "resources", f"full-{key[:32]}", build)
-        return Run.model_validate_json((folder / RUNS).read_bytes())
-    result: Run = make()
-    write_json(done, result.model_dump(mode="json"))
-    run.work.checkpoint(planned.id).clear()
-    return result
+def _networks(run: StageRun) -> dict[str, dict[str, str | float | None]]:
+    """What the models stage made, by role."""
+    found: dict[str, dict[str, str | float | None]] = json.loads(
+        (run.reads("models") / "models.json").read_text(encoding="utf-8")
+    )
+    return found
 
 
 def _train(
-    run: StageRun, planned: PlannedRun, arm: ImageSet, test: RealData, dataset: SourceSpec
+    run: StageRun,
+    planned: PlannedRun,
+    arm: ImageSet,
+    test: RealData,
+    dataset: SourceSpec,
+    teacher: Classifier | None,
 ) -> Run:
     pin = dataset.pinned
     return drive(
@@ -149,6 +156,7 @@ def _train(
             mean=pin.mean,
             std=pin.std,
             device=run.device,
+            teacher=teacher,
             code_version=f"evaluate {CODE['evaluate']}",
             state=state,
         ),
@@ -167,20 +175,21 @@ def _twin(
     ipc: int,
     images: ImageFormat,
     relabel: RelabelSpec | None,
-) -> DistilledSet:
-    """A new random subset, encoded and labelled as the set itself is.
+) -> Path:
+    """The package of a new random subset, encoded and labelled as the set itself is.
 
-    It is kept, so that new protocols do not remake it.
+    It is kept, so that new protocols, and recipes with the same labels, do not remake it.
     """
-    networks = json.loads((run.reads("models") / "models.json").read_text(encoding="utf-8"))
+    networks = {} if relabel is None else _networks(run)
+    labelling = {
+        role: record["sha256"] for role, record in networks.items() if _gives_labels(role, relabel)
+    }
     key = fingerprint(
         training_key(dataset),
         ipc,
         images.model_dump(mode="json"),
         None if relabel is None else relabel.model_dump(mode="json"),
-        {role: record["sha256"] for role, record in networks.items()}
-        if relabel is not None
-        else {},
+        labelling,
         seed,
         [CODE[stage] for stage in ("synthesize", "relabel", "package")],
         device_name(run.device) if relabel is not None else "",
@@ -199,8 +208,13 @@ def _twin(
         )
         write_package(folder / "package", chosen, labels, dataset, {"name": f"random-{ipc}-{seed}"})
 
-    folder = stored(run.project.state / "resources", f"twin-{key[:32]}", build)
-    return DistilledSet.open(folder / "package", cache=run.work.path / "arrow")
+    return stored(run.project.state / "resources", f"twin-{key[:32]}", build) / "package"
+
+
+def _gives_labels(role: str, relabel: RelabelSpec | None) -> bool:
+    """Whether a network of that role gives the soft labels."""
+    by_teacher = relabel is not None and relabel.by == "teacher"
+    return role == "teacher" if by_teacher else role.startswith("observer")
 
 
 # ---- card
@@ -211,7 +225,7 @@ def card(run: StageRun, recipe: ResolvedRecipe) -> None:
     content = json.loads((run.reads("reports") / RUNS).read_text(encoding="utf-8"))
     planned = tuple(PlannedRun.model_validate(entry) for entry in content["planned"])
     runs = tuple(Run.model_validate(entry) for entry in content["runs"])
-    networks = json.loads((run.reads("models") / "models.json").read_text(encoding="utf-8"))
+    networks = _networks(run)
     environment = EnvironmentBlock.model_validate(content["environment"])
     costs = {stage: _cost(run, stage) for stage in STAGES[1:-1]}
     paper = recipe.method.paper
@@ -226,7 +240,7 @@ def card(run: StageRun, recipe: ResolvedRecipe) -> None:
                 card=recipe.card,
                 publish=recipe.publish,
                 papers=(CitedPaper(**paper._asdict()),),
-                weights={role: record["sha256"] for role, record in networks.items()},
+                weights={role: str(record["sha256"]) for role, record in networks.items()},
                 compute={stage: compute_block(cost) for stage, cost in costs.items()},
                 facts=_facts(list(costs.values())),
                 dependencies=tuple(_dependencies(recipe, networks)),

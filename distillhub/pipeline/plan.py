@@ -253,6 +253,7 @@ def _evaluation(recipe: ResolvedRecipe, rates: Rates, labelling: float) -> tuple
         soft=recipe.relabel is not None,
         height=target.height,
         width=target.width,
+        teacher=recipe.teacher is not None,
     )
     seconds, basis = 0.0, "nothing to evaluate"
     for run in runs:
@@ -260,10 +261,16 @@ def _evaluation(recipe: ResolvedRecipe, rates: Rates, labelling: float) -> tuple
         height, width = protocol.resolution(target.height, target.width)
         images = pin.train.rows if run.arm == "full_hard" else count
         shape = (target.channels, height, width)
-        rate = rates.step("train", run.arch, shape, target.num_classes, min(protocol.batch, images))
+        length = protocol.length(images, target.num_classes)
+        rate = rates.step("train", run.arch, shape, target.num_classes, min(length.batch, images))
         tested = rates.step("predict", run.arch, shape, target.num_classes, 1000)
-        seconds += protocol.length(images).steps * rate.seconds
-        seconds += (test.rows if test is not None else 0) / 1000 * tested.seconds
+        seconds += length.steps * rate.seconds
+        if run.regime == "soft_online" and recipe.teacher is not None:
+            arch, look = recipe.teacher.arch, (target.channels, target.height, target.width)
+            online = rates.step("predict", arch, look, target.num_classes, length.batch)
+            seconds += length.steps * online.seconds
+        tests = 1 + len(protocol.looks(length))
+        seconds += tests * (test.rows if test is not None else 0) / 1000 * tested.seconds
         basis = rate.basis
     twins = len({run.subset_seed for run in runs if run.subset_seed is not None})
     return f"{len(runs)} runs", seconds + twins * labelling, basis

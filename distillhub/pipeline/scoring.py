@@ -32,7 +32,7 @@ from distillhub.pipeline.run import pick_device
 from distillhub.pipeline.students import Trained, identity, scored_with, suitable
 from distillhub.recipe.loading import load_resolved
 from distillhub.records.distilled import DistilledSet, load
-from distillhub.records.report import Arm, Comparison, PlannedRun, Record, Run, Warned
+from distillhub.records.report import Arm, Comparison, PlannedRun, Record, Regime, Run, Warned
 from distillhub.units import derive_seed
 
 RECIPE = Path("recipe") / "resolved.yaml"
@@ -241,7 +241,8 @@ def _spec(
     *,
     full: bool,
 ) -> EvalSpec:
-    name = protocol or scored_with(Path(word)) or suitable(opened)
+    at_hand: set[Regime] = {"hard"} if opened.soft is None else {"hard", "soft_stored"}
+    name = protocol or scored_with(Path(word), at_hand) or suitable(opened)
     try:
         regimes = protocols.get(name).regimes
     except ValueError as error:
@@ -251,8 +252,13 @@ def _spec(
     if opened.soft is not None and "soft_stored" in regimes:
         arms.append("syn_soft")
     if not arms:
+        lacks = (
+            "a teacher that labels every batch online; the set has stored labels only"
+            if "soft_online" in regimes
+            else "soft labels, the set has hard ones only"
+        )
         raise UsageError(
-            f"protocol {name} needs soft labels, the set has hard ones only",
+            f"protocol {name} needs {lacks}",
             where="--protocol",
             mend="choose lowres-1 or hard-1",
         )

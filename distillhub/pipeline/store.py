@@ -23,7 +23,7 @@ def stored(
     """
     folder = root / key
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(root / f"{key}.lock", on_wait):
+    with locked(root / f"{key}.lock", on_wait):
         if not (folder / COMPLETE).exists():
             with replaced_folder(folder) as fresh:
                 build(fresh)
@@ -33,7 +33,8 @@ def stored(
 
 
 @contextlib.contextmanager
-def _locked(path: Path, on_wait: Callable[[], None] | None) -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock file; `on_wait` is told where another process has it."""
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -1,6 +1,7 @@
 """`distillhub train`: a classifier from any set of images, with the labels that the set has."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,9 +13,9 @@ from distillhub.data.specs import Digest
 from distillhub.digests import fingerprint
 from distillhub.errors import UsageError
 from distillhub.evaluation import protocols
-from distillhub.evaluation.feed import Space, hard_feed, soft_feed
+from distillhub.evaluation.feed import Space
 from distillhub.evaluation.protocols import Protocol
-from distillhub.evaluation.runner import images_seen
+from distillhub.evaluation.runner import feed_of, images_seen
 from distillhub.evaluation.training import fit
 from distillhub.models import weights
 from distillhub.models.classifier import Classifier
@@ -112,8 +113,9 @@ def train_student(
             f"the set has {opened.num_classes} class; at least two are needed", where=word
         )
     regime = _regime(opened, labels, word)
-    chosen = _protocol(opened, word, protocol, regime, steps)
-    name = arch or chosen.students_for(opened.height, opened.width)[0]
+    named = _protocol(opened, word, protocol, regime, steps)
+    name = arch or named.students_for(opened.height, opened.width)[0]
+    chosen = named.for_student(name)
     found = normalization(opened, word)
     pin_threads()
     device = pick_device()
@@ -134,14 +136,11 @@ def train_student(
         stop.watched(parents=False),
         WorkFolder(state / "work", "train", key[:32]).held(reporter) as work,
     ):
-        space = Space(chosen.resolution(opened.height, opened.width), found.mean, found.std, device)
+        size = chosen.resolution(opened.height, opened.width)
+        space = Space(size, found.mean, found.std, device, chosen.test_side)
         student = _student(name, opened, space, seed)
-        seen = images_seen(chosen, len(opened))
-        feed = (
-            hard_feed(opened, space)
-            if regime == "hard"
-            else soft_feed(opened, space, temperature=chosen.temperature, steps_images=seen)
-        )
+        classes = opened.num_classes
+        feed = feed_of(regime, chosen, opened, space, f"{name} on {word}", classes)
 
         def training(snapshot: State | None):  # type: ignore[no-untyped-def]
             yield from fit(
@@ -152,7 +151,7 @@ def train_student(
         drive(
             training, label=label, checkpoint=work.checkpoint("model"), reporter=reporter, stop=stop
         )
-        length = chosen.length(len(opened))
+        length = chosen.length(len(opened), classes)
         out.mkdir(parents=True, exist_ok=True)
         written = weights.save(student.cpu(), out, STEM, {"steps": length.steps})
         record = TrainingRecord(
@@ -164,7 +163,7 @@ def train_student(
             protocol=chosen,
             seed=seed,
             steps=length.steps,
-            images_seen=seen,
+            images_seen=images_seen(chosen, len(opened), classes),
             normalization=found.origin,
             weights_sha256=written.sha256,
             wall_s=round(work.elapsed() + time.monotonic() - began, 3),
@@ -182,21 +181,25 @@ def suitable(opened: DistilledSet) -> str:
     return "soft-1" if opened.soft is not None else "hard-1"
 
 
-def scored_with(folder: Path) -> str | None:
-    """The first protocol of the set's own report; None where it has no report."""
+def scored_with(folder: Path, regimes: Collection[Regime]) -> str | None:
+    """The first protocol with such labels in the set's own report; None where there is none."""
     path = folder / "eval.json"
     if not path.is_file():
         return None
     headline = loads(path.read_bytes(), where=str(path)).headline
-    return None if headline is None else next(iter(headline.protocols.values()))
+    used = {} if headline is None else headline.protocols
+    return next((name for regime, name in used.items() if regime in regimes), None)
 
 
 def normalization(opened: DistilledSet, word: str) -> Normalization:
     """That of the real data where the set's report tells it, else that of its own images."""
     path = Path(word) / "eval.json"
     if path.is_file():
-        block = loads(path.read_bytes(), where=str(path)).preprocess
-        return Normalization(block.mean, block.std, "of the real data, from eval.json")
+        report = loads(path.read_bytes(), where=str(path))
+        block, origin = report.preprocess, "of the real data, from eval.json"
+        if report.imported is not None:
+            origin = f"of the imported set ({report.imported.normalization}), from eval.json"
+        return Normalization(block.mean, block.std, origin)
     total = torch.zeros(opened.channels, dtype=torch.float64)
     squares, pixels = total.clone(), 0
     for rows in torch.split(torch.arange(len(opened)), 256):
@@ -223,7 +226,7 @@ def _protocol(
     opened: DistilledSet, word: str, name: str | None, regime: Regime, steps: int | None
 ) -> Protocol:
     try:
-        chosen = protocols.get(name or scored_with(Path(word)) or suitable(opened))
+        chosen = protocols.get(name or scored_with(Path(word), [regime]) or suitable(opened))
     except ValueError as error:
         raise UsageError(
             str(error), where="--protocol", mend="`distillhub list protocols` shows them"
@@ -244,6 +247,7 @@ def _protocol(
             "name": f"{chosen.name}, {steps} steps",
             "steps": steps,
             "epochs": None,
+            "epochs_by_ipc": (),
             "min_steps": 0,
             "drop_after": drop,
         }

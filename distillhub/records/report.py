@@ -8,12 +8,21 @@ import json
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from distillhub.data.specs import Digest
 from distillhub.digests import digest_of
 from distillhub.errors import Fault, VerificationError
 from distillhub.records.card import CardBlock
+from distillhub.records.imported import ImportBlock
 from distillhub.spec import Fraction, Spec
 
 SCHEMA: Literal["distillhub.eval/1"] = "distillhub.eval/1"
@@ -26,13 +35,25 @@ Arm = Literal[
     "rnd_soft",
     "syn_hard_plain",
     "rnd_hard_plain",
+    "syn_soft_online",
+    "rnd_soft_online",
 ]
 """Images and labels of a training: full / distilled / random, hard / soft.
 
-`plain`: without augmentation.
+`plain`: without augmentation. `online`: the teacher labels each batch as it is shown.
 """
-Regime = Literal["hard", "soft_stored"]
-"""`soft_stored`: only the labels inside the data set, no teacher at training time."""
+Regime = Literal["hard", "soft_stored", "soft_online"]
+"""`soft_stored`: only the labels inside the data set, no teacher at training time; `soft_online`:
+the teacher of the build labels every augmented and mixed batch."""
+
+
+def regime_of(arm: str) -> Regime:
+    """The labels that an arm trains with."""
+    if arm.endswith("_online"):
+        return "soft_online"
+    return "soft_stored" if arm.endswith("_soft") else "hard"
+
+
 Status = Literal["measured", "not_run", "not_applicable", "cited"]
 Unit = Literal["fraction", "difference", "ratio", "score", "nats"]
 """`fraction` in [0, 1], `difference` of two of them in [-1, 1]; ratios and scores have no unit."""
@@ -79,11 +100,26 @@ class Run(PlannedRun):
     brier: float = Field(ge=0, le=2)
     class_acc: tuple[Fraction | None, ...]
     """Recall per class; None for a class without test images."""
+    best_top1: Fraction | None = None
+    """Highest accuracy of the epochs that the protocol looks at: a selection on the test set, kept
+    beside `top1` for papers that report it; None where only the last epoch was tested."""
+    best_epoch: int | None = Field(default=None, gt=0)
+    """Finished epochs of that one."""
     wall_s: float = Field(ge=0)
     device: str
     code_version: str
 
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_looked_at(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, object]:
+        """Runs without `best_top1` have the text and the digest that they always had."""
+        content: dict[str, object] = handler(self)
+        return {k: v for k, v in content.items() if v is not None or k not in BEST}
 
+
+BEST = frozenset({"best_top1", "best_epoch"})
+"""Fields of a run that are left out where the protocol tests after the last epoch alone."""
 TIMES_AND_HOSTS = frozenset({"wall_s", "device", "code_version"})
 """Fields of a run that differ between machines and say nothing about its result."""
 
@@ -156,7 +192,22 @@ class Comparison(Record):
     verdicts: dict[Regime, str] = Field(default_factory=dict)
     """One plain sentence per regime: do the images beat random ones?"""
     expected: Expected | None = None
-    paper: PaperFigure | None = None
+    papers: dict[Regime, PaperFigure] = Field(default_factory=dict)
+    """Published accuracies that the recipe cites for this student."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_paper(cls, content: object) -> object:
+        """Earlier reports have one figure, `paper`, in the regime of its arm."""
+        if not isinstance(content, dict) or "paper" not in content:
+            return content
+        rest = {key: value for key, value in content.items() if key != "paper"}
+        match content["paper"]:
+            case None:
+                return rest
+            case {"arm": str(arm)} as paper:
+                return {**rest, "papers": {regime_of(arm): paper}}
+        raise ValueError("paper has no arm")
 
 
 class DatasetBlock(Record):
@@ -168,6 +219,7 @@ class DatasetBlock(Record):
     """Digest of the manifest's content block; None until the manifest is made."""
     recipe_sha256: Digest
     ipc: int = Field(gt=0)
+    """Images per class; of an imported set the largest number, see `imported.counts`."""
     classes: int = Field(gt=1)
     images: int = Field(gt=0)
     resolution: tuple[int, int]
@@ -205,9 +257,10 @@ class MethodBlock(Record):
     """How the images were made."""
 
     name: str
-    version: int
-    real_pixels: bool
-    """Whether the images are copies of real ones by construction."""
+    version: int | None
+    """None: not known, as of imported sets."""
+    real_pixels: bool | None
+    """Whether the images are copies of real ones by construction; None: not known."""
     teacher: tuple[TeacherBlock, ...] = ()
     generator: GeneratorBlock | None = None
 
@@ -293,8 +346,8 @@ class ComputeBlock(Record):
 class PrivacyBlock(Record):
     """Copies and attacks."""
 
-    real_pixel_share: Fraction
-    """Share of images that contain source pixels by construction."""
+    real_pixel_share: Fraction | None
+    """Share of images that contain source pixels by construction; None: not known."""
     copy_rate: Metric = Metric(note="no copy detection was run")
     mia: Metric = Metric(unit="score", note="no membership attack was run")
 
@@ -357,6 +410,8 @@ class EvalReport(Record):
     privacy: PrivacyBlock | None = None
     rights: RightsBlock | None = None
     environment: EnvironmentBlock
+    imported: ImportBlock | None = None
+    """How the set came in; None: it was built here."""
     card: CardBlock | None = None
     """None until the card is made."""
     limitations: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 GAINS: Mapping[str, str] = {
     "gain_images_soft": "distilled - random, soft labels",
     "gain_images_hard": "distilled - random, hard labels",
+    "gain_images_soft_online": "distilled - random, labels made online by the teacher",
     "gain_labels_random": "soft - hard labels, random images",
     "ior": "improvement over random (IOR)",
     "hlr": "short of the real data, hard labels (HLR, lower is better)",
