@@ -1,6 +1,7 @@
 """Which classes of a data set a recipe takes, and in which order."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -64,6 +65,7 @@ SUBSETS = {"imagenette": IMAGENETTE, "imagewoof": IMAGEWOOF, "imagenet10": IMAGE
 
 _BY_WNID = {synset.wnid: synset for subset in SUBSETS.values() for synset in subset}
 _IMAGENET_CLASSES = 1000
+_WNID = re.compile(r"n\d{8}")
 _WHERE = "dataset.classes"
 
 
@@ -109,6 +111,30 @@ def resolve_classes(classes: str | Sequence[str] | None, names: Sequence[str]) -
     if faults:
         raise RecipeError.of(faults)
     return found
+
+
+def imagenet_labels(names: Sequence[str]) -> list[int | None]:
+    """The ImageNet-1k label of each class of a data set; None where it is not known.
+
+    All 1000 classes have the order of their wnids, or that of their labels where the names hold no
+    wnid. Else a class is found by the wnid that opens its name or by a word of its name, among the
+    classes of the named subsets.
+    """
+    if len(names) == _IMAGENET_CLASSES:
+        opening = [name.split()[0] if name.split() else "" for name in names]
+        if all(_WNID.fullmatch(name) for name in opening):
+            rank = {name: label for label, name in enumerate(sorted(opening))}
+            return [rank[name] for name in opening]
+        return list(range(_IMAGENET_CLASSES))
+    return [_imagenet_label(name) for name in names]
+
+
+def _imagenet_label(name: str) -> int | None:
+    synset = _BY_WNID.get(name.partition(" ")[0])
+    if synset is not None:
+        return synset.label
+    found = {s.label for s in _BY_WNID.values() if s.word.casefold() in _words(name)}
+    return found.pop() if len(found) == 1 else None
 
 
 def _candidates(name: str, names: Sequence[str]) -> list[int]:

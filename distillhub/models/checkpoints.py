@@ -35,6 +35,18 @@ KNOWN = {
 }
 
 
+_SD_VAES = ("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema")
+KNOWN_VAES = dict.fromkeys(_SD_VAES, (4, 8))
+"""(channels of the latents, pixels per latent) of well-known autoencoders."""
+
+
+def license_of(transformer: str, stated: str | None) -> str | None:
+    """What a recipe says of its generator's license, else what is known of the checkpoint."""
+    if stated is not None or transformer not in KNOWN:
+        return stated
+    return KNOWN[transformer].license
+
+
 class Checkpoint(Spec):
     """The files of one model, by content."""
 
@@ -69,36 +81,38 @@ def local_folder(source: str, part: str, base: Path) -> Path:
     Raises:
         DataError: If neither holds a `config.json`.
     """
-    folder = (base / Path(source).expanduser()).resolve()
+    return _inside((base / Path(source).expanduser()).resolve(), source, part)
+
+
+def _inside(folder: Path, source: str, part: str) -> Path:
     for place in (folder / part, folder):
         if (place / CONFIG).is_file():
             return place
     raise DataError(
-        f"there is no {CONFIG} in {folder} or its subfolder {part}",
+        f"there is no {CONFIG}, nor one in a subfolder {part}",
         where=source,
-        mend=f"name a folder that `save_pretrained` wrote, or a Hub repository with a {part}",
+        mend=f"name a folder that save_pretrained wrote, or a Hub repository, with a {part}",
     )
 
 
-def fetch(source: str, part: str, revision: str | None, *, subfolder: bool) -> tuple[Path, str]:
+def fetch(source: str, part: str, revision: str | None) -> tuple[Path, str]:
     """The folder of a model of the Hub, downloaded unless it is at hand, and its commit.
 
     Args:
         source: Repository.
-        part: `transformer` or `vae`, for messages and as the name of the subfolder.
+        part: `transformer` or `vae`: the model stands in that subfolder, or at the top.
         revision: Branch, tag or commit; None: main.
-        subfolder: Whether the model stands in the subfolder `part`.
 
     Raises:
-        DataError: If it is missing or gated, if there is no network, or no safetensors file.
+        DataError: If it is missing or gated, or there is no network.
     """
     from huggingface_hub import snapshot_download
 
-    start = f"{part}/" if subfolder else ""
-    patterns = [f"{start}{CONFIG}", f"{start}*.safetensors", f"{start}*.safetensors.index.json"]
+    wanted = (CONFIG, "*.safetensors", "*.safetensors.index.json")
+    patterns = [*wanted, *(f"{part}/{name}" for name in wanted)]
     with _asking(source, part, revision):
         snapshot = Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
-    return snapshot / start, snapshot.name
+    return _inside(snapshot, source, part), snapshot.name
 
 
 def describe(folder: Path, source: str, part: str, revision: str | None) -> Checkpoint:
@@ -138,9 +152,7 @@ def find_checkpoint(wanted: Checkpoint, kept: Path) -> Path:
     """
     folder = kept / wanted.sha256
     if wanted.revision is not None:
-        folder, _ = fetch(
-            wanted.source, wanted.part, wanted.revision, subfolder=wanted.part == "transformer"
-        )
+        folder, _ = fetch(wanted.source, wanted.part, wanted.revision)
     found = describe(folder, wanted.source, wanted.part, wanted.revision)
     if found.files != wanted.files:
         names = sorted(
@@ -174,6 +186,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 def facts_of(folder: Path, license_name: str) -> Known:
     """Sizes of a transformer from its configuration; the weights are not read.
 
+    Args:
+        folder: Of the transformer.
+        license_name: Of its weights.
+
     Raises:
         DataError: If the configuration is not that of a diffusion transformer.
     """
@@ -189,6 +205,23 @@ def facts_of(folder: Path, license_name: str) -> Known:
             f"the configuration of no DiTTransformer2DModel: {error}",
             where=str(folder / CONFIG),
             mend="name a checkpoint of a class-conditional diffusion transformer",
+        ) from error
+
+
+def vae_facts_of(folder: Path) -> tuple[int, int]:
+    """Channels of the latents of an autoencoder, and pixels per latent, from its configuration.
+
+    Raises:
+        DataError: If the configuration is not that of an autoencoder.
+    """
+    config = read_config(folder)
+    try:
+        return int(config["latent_channels"]), 2 ** (len(config["block_out_channels"]) - 1)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the configuration of no AutoencoderKL: {error}",
+            where=str(folder / CONFIG),
+            mend="name an autoencoder of diffusers",
         ) from error
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from distillhub.errors import PipelineError
-from distillhub.models.dit_arch import check_side, parse_dit
+from distillhub.models.dit_arch import check_latents, check_side, parse_dit
 from distillhub.models.zoo import seeded
 from distillhub.ops.diffusion import Posterior, Schedule, guide, posterior
 from distillhub.ops.halving import Halving
@@ -84,7 +84,7 @@ class Diffusion:
         self.learned_variance = out == 2 * self.latent_shape[0]
         if out not in (self.latent_shape[0], 2 * self.latent_shape[0]):
             raise ValueError(f"{out} output channels for {self.latent_shape[0]} of the latents")
-        _check_latents(self.latent_shape, image_shape, vae)
+        check_latents(self.latent_shape, image_shape, None if vae is None else _vae_sizes(vae))
         wrong = [label for label in self.labels if not 0 <= label < self.null_label]
         if wrong:
             raise ValueError(f"label {wrong[0]} is not one of 0 .. {self.null_label - 1}")
@@ -225,8 +225,8 @@ def build_transformer(
 ) -> "DiTTransformer2DModel":
     """A fresh transformer on the CPU; the same seed gives the same weights.
 
-    Initialised as in the authors' code: adaptive norms and the last layer are 0, so that each block
-    begins as the identity.
+    Initialised much as in the authors' code: adaptive norms and the last layer are 0, so that each
+    block begins as the identity.
 
     Args:
         arch: Name as in `parse_dit`.
@@ -303,15 +303,16 @@ def build_generator(
 
 @torch.no_grad()
 def _initialize(net: "DiTTransformer2DModel") -> None:
-    """Weights as the authors of DiT draw them."""
+    """Weights as the authors of DiT draw them, but for the labels.
+
+    Embeddings of labels keep unit deviation in place of 0.02, so that a short training learns them.
+    """
     for name, part in net.named_modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-        if isinstance(part, nn.Embedding) or name.endswith(
-            ("timestep_embedder.linear_1", "timestep_embedder.linear_2")
-        ):
+        if name.endswith(("timestep_embedder.linear_1", "timestep_embedder.linear_2")):
             nn.init.normal_(part.weight, std=0.02)
     patches: Any = net.pos_embed.proj
     nn.init.xavier_uniform_(patches.weight.view(patches.weight.shape[0], -1))
@@ -322,21 +323,8 @@ def _initialize(net: "DiTTransformer2DModel") -> None:
         nn.init.zeros_(layer.bias)
 
 
-def _check_latents(
-    latent: tuple[int, int, int], image: tuple[int, int, int], vae: "AutoencoderKL | None"
-) -> None:
-    if vae is None:
-        if latent != image:
-            raise ValueError(f"the generator makes images {latent}, the data set's are {image}")
-        return
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    channels = int(vae.config.latent_channels)
-    wanted = (channels, image[1] // factor, image[2] // factor)
-    if latent != wanted or image[1] % factor or image[2] % factor:
-        raise ValueError(
-            f"the transformer's latents are {latent}, but the autoencoder turns images of "
-            f"{image[1]} x {image[2]} pixels into {wanted}"
-        )
+def _vae_sizes(vae: "AutoencoderKL") -> tuple[int, int]:
+    return int(vae.config.latent_channels), 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def _with_channels(images: Tensor, channels: int) -> Tensor:

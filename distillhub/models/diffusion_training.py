@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from distillhub.models.diffusion_files import build_vae, fresh
 from distillhub.models.specs import GeneratorTrainSpec
-from distillhub.models.training import LabelledImages, Watch
+from distillhub.models.training import LabelledImages, Watch, learning_rate_factor
 from distillhub.models.zoo import seeded
 from distillhub.ops.crops import flip
 from distillhub.ops.diffusion import Schedule, variational_bound
 from distillhub.ops.progress import Progress, State, capture, restore
-from distillhub.ops.schedules import warmup
 from distillhub.units import derive_seed
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ def _step(
     hidden = torch.rand(len(x0), generator=generator) < spec.label_dropout
     labels = labels.masked_fill(hidden, len(data.class_names))
     for group in parts.optimizer.param_groups:
-        group["lr"] = spec.lr * warmup(step, round(spec.warmup * spec.steps))
+        group["lr"] = spec.lr * learning_rate_factor(spec, step)
     with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
         loss = training_loss(
             parts.net,

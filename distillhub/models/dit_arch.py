@@ -63,3 +63,31 @@ def check_side(arch: DitArch, height: int, width: int) -> None:
         raise ValueError(f"a diffusion transformer needs square images, not {height} x {width}")
     if height % arch.patch:
         raise ValueError(f"a patch of {arch.patch} does not divide the side {height}")
+
+
+def check_latents(
+    latent: tuple[int, int, int], image: tuple[int, int, int], vae: tuple[int, int] | None
+) -> None:
+    """Refuse a transformer whose latents are not those of the images.
+
+    Args:
+        latent: (c, h, w) that the transformer takes.
+        image: (C, H, W) of the data set.
+        vae: Channels of an autoencoder's latents and pixels per latent; None: latents are pixels.
+
+    Raises:
+        ValueError: If they do not fit together.
+    """
+    if vae is None:
+        if latent != image:
+            raise ValueError(
+                f"the transformer takes {latent}, without an autoencoder images are {image}"
+            )
+        return
+    channels, factor = vae
+    wanted = (channels, image[1] // factor, image[2] // factor)
+    if latent != wanted or image[1] % factor or image[2] % factor:
+        raise ValueError(
+            f"the transformer's latents are {latent}, but the autoencoder turns images of "
+            f"{image[1]} x {image[2]} pixels into {wanted}"
+        )

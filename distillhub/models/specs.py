@@ -115,7 +115,9 @@ class GeneratorTrainSpec(Spec):
     steps: int = Field(default=1500, gt=0)
     batch: int = Field(default=128, gt=0)
     lr: float = Field(default=1e-3, gt=0)
-    """Of AdamW, without a decay over the steps; `ema` does the averaging."""
+    """Of AdamW."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine` ends at 0."""
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: Fraction = 0.05
     """Share of the steps with a linearly rising learning rate."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distillhub.errors import DivergedError
 from distillhub.models.classifier import Classifier
-from distillhub.models.specs import TrainSpec
+from distillhub.models.specs import GeneratorTrainSpec, TrainSpec
 from distillhub.models.zoo import build
 from distillhub.ops.crops import flip, resized_crop, shift
 from distillhub.ops.losses import cross_entropy
@@ -140,7 +140,7 @@ def train(
     return Trained(result, top1, spec.steps)
 
 
-def learning_rate_factor(spec: TrainSpec, step: int) -> float:
+def learning_rate_factor(spec: TrainSpec | GeneratorTrainSpec, step: int) -> float:
     """Share of `spec.lr` in a step, counted from 0."""
     rise = round(spec.warmup * spec.steps)
     if spec.schedule == "constant" or rise >= spec.steps:

@@ -21,12 +21,13 @@ from distillhub.digests import fingerprint
 from distillhub.errors import DivergedError, PipelineError
 from distillhub.methods._base import Method, Synthesis
 from distillhub.models import training, weights
-from distillhub.models.specs import ModelSpec, NetworkSpec, TrainSpec
+from distillhub.models.specs import GeneratorSpec, ModelSpec, NetworkSpec, TrainSpec
 from distillhub.models.zoo import Classifier, pretrained
 from distillhub.packaging import parquet
 from distillhub.packaging.specs import PackageSpec
 from distillhub.pipeline.checkpoint import drive, load_tensors, save_tensors
 from distillhub.pipeline.files import replaced_folder, write_json
+from distillhub.pipeline.generators import make_generator
 from distillhub.pipeline.project import WEIGHTS
 from distillhub.pipeline.run import StageRun
 from distillhub.pipeline.store import stored
@@ -64,17 +65,17 @@ def models(
     dataset: SourceSpec,
     teacher: NetworkSpec | None,
     observers: tuple[NetworkSpec, ...],
-    generator: None,
+    generator: GeneratorSpec | None,
 ) -> None:
     """Train or fetch the networks of a recipe.
 
     Those that another recipe trained already are taken from the store.
     """
-    del generator
     roles = {f"observer-{i}": spec for i, spec in enumerate(observers)}
     if teacher is not None:
         roles = {"teacher": teacher, **roles}
-    data = open_split(dataset, "train", run.project.sources_for(dataset)) if roles else None
+    wanted = roles or generator is not None
+    data = open_split(dataset, "train", run.project.sources_for(dataset)) if wanted else None
     index: dict[str, object] = {}
     with replaced_folder(run.project.artifacts(run.stem) / "models") as out:
         for role, spec in roles.items():
@@ -97,6 +98,8 @@ def models(
                 shutil.copyfile(folder / f"network{suffix}", out / f"{role}{suffix}")
             record = weights.read_record(out, role)
             index[role] = {"sha256": record.sha256, "arch": record.arch, "top1": record.top1}
+        if generator is not None and data is not None:
+            index["generator"] = make_generator(run, generator, data, training_key(dataset), out)
         write_json(out / "models.json", index)
 
 

@@ -15,6 +15,7 @@ from distillhub.evaluation import protocols
 from distillhub.models.specs import ModelSpec, NetworkSpec, TrainSpec
 from distillhub.models.zoo import build, find_weights, parse_arch
 from distillhub.pipeline.files import storage_errors, write_text
+from distillhub.pipeline.generators import generator_faults, pinned_generator
 from distillhub.pipeline.project import WEIGHTS, Project
 from distillhub.pipeline.versions import CODE
 from distillhub.recipe.loading import load_recipe, load_resolved
@@ -65,18 +66,28 @@ def resolve(recipe: Recipe, path: Path, project: Project, kept: DataPin | None) 
     dataset = recipe.dataset.model_copy(update={"pin": pin, "revision": pin.revision})
     pinned = recipe.model_copy(update={"dataset": dataset})
     faults = list(_impossible(pinned, path))
+    faults += generator_faults(pinned, path)
     observers = []
+    generator = pinned.generator
     teacher = recipe.teacher
     try:
         teacher = None if recipe.teacher is None else _pinned(recipe.teacher, path, project)
         observers = [_pinned(spec, path, project) for spec in recipe.observers]
+        if generator is not None and not faults:
+            generator = pinned_generator(generator, pinned, path, project)
     except RecipeError as error:
         faults += error.faults
     if faults:
         raise RecipeError.of(faults)
     fields = {name: getattr(pinned, name) for name in Recipe.model_fields}
     return ResolvedRecipe(
-        **{**fields, "teacher": teacher, "observers": tuple(observers), "code": CODE}
+        **{
+            **fields,
+            "teacher": teacher,
+            "observers": tuple(observers),
+            "generator": generator,
+            "code": CODE,
+        }
     )
 
 

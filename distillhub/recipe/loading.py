@@ -134,7 +134,7 @@ def _not_plain(node: Node | None, seen: set[int]) -> typing.Iterator[tuple[Node,
 
 
 def _with_kinds(content: dict[str, object]) -> dict[str, object]:
-    """`kind:` of a network follows from whether weights are named, so a recipe need not say it."""
+    """`kind:` follows from whether existing weights are named, so a recipe need not say it."""
 
     def complete(block: object) -> object:
         if isinstance(block, dict) and "kind" not in block:
@@ -142,6 +142,10 @@ def _with_kinds(content: dict[str, object]) -> dict[str, object]:
         return block
 
     filled = dict(content)
+    generator = filled.get("generator")
+    if isinstance(generator, dict) and "kind" not in generator:
+        kind = "pretrained" if "transformer" in generator else "train"
+        filled["generator"] = {"kind": kind, **generator}
     if "teacher" in filled:
         filled["teacher"] = complete(filled["teacher"])
     if isinstance(filled.get("observers"), list):

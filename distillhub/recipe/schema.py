@@ -11,12 +11,18 @@ from distillhub.errors import Fault
 from distillhub.evaluation.arms import arms_of
 from distillhub.evaluation.specs import EvalSpec
 from distillhub.methods._base import Method
-from distillhub.models.specs import NetworkSpec
+from distillhub.models.checkpoints import license_of
+from distillhub.models.specs import GeneratorSpec, GeneratorTrainSpec, NetworkSpec
 from distillhub.packaging.specs import CardSpec, PackageSpec, PublishSpec
 from distillhub.relabel.spec import RelabelSpec
 from distillhub.spec import Spec
 from distillhub.units import Target
 
+_EXAMPLES = {
+    "teacher": "{arch: convnet3, steps: 1000}",
+    "observers": "[{arch: convnet3, steps: 1000}]",
+    "generator": "{arch: dit-w128-d4-h4-p2}",
+}
 SAFE_NAME = re.compile(r"^[a-z0-9](?:[a-z0-9]|[._-](?=[a-z0-9]))*$")
 
 
@@ -36,8 +42,8 @@ class Recipe(Spec):
     """Gives the soft labels."""
     observers: tuple[NetworkSpec, ...] = ()
     """Networks whose statistics or features guide a synthesis."""
-    generator: None = None
-    """Reserved for diffusion models; no method here takes one yet."""
+    generator: GeneratorSpec | None = None
+    """A diffusion transformer that images are sampled from."""
     images: ImageFormat = ImageFormat()
     relabel: RelabelSpec | None = None
     """None: hard labels only."""
@@ -91,8 +97,10 @@ def contradictions(recipe: Recipe) -> Iterator[Fault]:
             yield Fault(
                 f"method {recipe.method.name} needs a {block}: block",
                 block,
-                f"add one, e.g. {block}: {{arch: convnet3, steps: 1000}}",
+                f"add one, e.g. {block}: {_EXAMPLES[block]}",
             )
+    if recipe.generator is not None:
+        yield from _about_generator(recipe, recipe.generator)
     if recipe.relabel is not None and not present[recipe.relabel.by]:
         yield Fault(
             f"soft labels come from the {recipe.relabel.by}, but there is none",
@@ -101,8 +109,52 @@ def contradictions(recipe: Recipe) -> Iterator[Fault]:
         )
     for index, evaluation in enumerate(recipe.evaluate):
         try:
-            arms_of(evaluation, "", soft=recipe.relabel is not None)
+            arms_of(
+                evaluation,
+                "",
+                soft=recipe.relabel is not None,
+                teacher=recipe.teacher is not None,
+            )
         except ValueError as error:
             yield Fault(
-                str(error), f"evaluate.{index}.arms", "add a relabel: block, or name hard arms only"
+                str(error),
+                f"evaluate.{index}.arms",
+                "add the teacher: or relabel: block that these labels come from, "
+                "or name hard arms only",
             )
+
+
+def _about_generator(recipe: Recipe, generator: GeneratorSpec) -> Iterator[Fault]:
+    """Guidance without an untold label, and a license that allows more than the generator's."""
+    if isinstance(generator, GeneratorTrainSpec):
+        guided = getattr(recipe.method, "cfg", 1) != 1
+        if guided and generator.label_dropout == 0:
+            yield Fault(
+                "guidance compares with and without a label, but label_dropout: 0 shows no image "
+                "without one",
+                "generator.label_dropout",
+                "set it to 0.1, or method.cfg to 1",
+            )
+        return
+    given = license_of(generator.transformer, generator.license)
+    if given is None:
+        yield Fault(
+            f"the license of {generator.transformer} is not known here",
+            "generator.license",
+            "write it as the Hub spells it; the card carries it",
+        )
+    elif _no_commerce(given) and not _may_be_so(recipe.card.license):
+        yield Fault(
+            f"the images come from a generator under {given}, but the set would be published under "
+            f"{recipe.card.license}, which allows commercial use",
+            "card.license",
+            f"set it to {given}, or to other with license_name and license_link",
+        )
+
+
+def _no_commerce(name: str) -> bool:
+    return "nc" in name.lower().split("-")
+
+
+def _may_be_so(name: str) -> bool:
+    return _no_commerce(name) or name.lower() in ("other", "unknown")
