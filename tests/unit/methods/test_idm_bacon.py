@@ -1,0 +1,306 @@
+"""IDM and BACON against the published loop written out, and the invariants of their pages."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from distillhub.errors import DivergedError
+from distillhub.methods import _distribution, bacon
+from distillhub.methods._distribution import QueueMatching
+from distillhub.methods.bacon import BACON
+from distillhub.methods.idm import IDM
+from distillhub.models.queue import Queue, QueueSpec, RealPixels
+from distillhub.ops.augment import apply_dsa, draw_dsa
+from distillhub.ops.formation import expand
+from distillhub.ops.progress import Progress
+from distillhub.ops.selection import distinct
+from distillhub.units import Target
+from tests.fakes import TinyBench, made_by, target_of, tiny_data, units_of
+
+QUEUE = {"arch": "convnet2-w4", "batch": 6, "train_steps": 1, "fetch": 4}
+SETTINGS: dict[str, object] = {
+    "iterations": 5,
+    "batch_real": 4,
+    "queue": QUEUE,
+    "lr_img": 0.05,
+    "dsa": "color_crop_cutout_scale_rotate",
+}
+SIDE = 8
+
+
+@pytest.fixture(scope="module")
+def resources(tmp_path_factory):
+    """The queue is the same in all tests of this module."""
+    return tmp_path_factory.mktemp("resources")
+
+
+@pytest.fixture
+def bench(resources) -> TinyBench:
+    return TinyBench(tiny_data(classes=3, per_class=8), folder=resources)
+
+
+def idm(**settings: object) -> IDM:
+    return IDM.model_validate(SETTINGS | settings)
+
+
+def bayes(**settings: object) -> BACON:
+    return BACON.model_validate(SETTINGS | settings)
+
+
+def synthesize(
+    method: QueueMatching, bench: TinyBench, reports: list[Progress] | None = None, ipc: int = 2
+) -> Tensor:
+    return made_by(method, units_of(method, target_of(bench.data, ipc)), bench, reports=reports)
+
+
+def published_loop(bench: TinyBench, start: Tensor, *, steps: int, ce_weight: float) -> Tensor:
+    """IDM a class at a time with one optimizer, and the same draws; [0, 1] in, normalised out.
+
+    Returns the images as they are just before each class would be visited again.
+    """
+    data = bench.data
+    mean, std = data.mean[0], data.std[0]
+    x = ((start - mean) / std).view(3, -1, 1, SIDE, SIDE).clone().requires_grad_()
+    optimizer = torch.optim.SGD([x], lr=0.05, momentum=0.5)
+    rows = torch.arange(len(data))
+    pixels = RealPixels(data.pixels(rows), data.labels, 3, data.mean, data.std)
+    queue = Queue.begin(QueueSpec.model_validate(QUEUE), pixels)
+    read = torch.empty(3, *x.shape[1:])
+    for iteration, member in queue.iterations(0, steps + 1):
+        weights = [p.detach().clone() for p in member.net.parameters()]
+        for label in range(3):
+            read[label] = x[label].detach()
+            if iteration == steps:  # no more gradients, but momentum goes on
+                x.grad = torch.zeros_like(x)
+                optimizer.step()
+                continue
+            own = data.rows_of(label)
+            order = distinct(len(own), 4, bench.generator("real", iteration, label))
+            real = (data.images(own[order]) - mean) / std
+            draw = draw_dsa(
+                str(SETTINGS["dsa"]), (SIDE, SIDE), bench.generator("dsa", iteration, label)
+            )
+            target = member.net.features_normalized(apply_dsa(real, draw)).mean(dim=0).detach()
+            seen = apply_dsa(expand(x[label], 2), draw)
+            found = member.net.features_normalized(seen).mean(dim=0)
+            nats = functional.cross_entropy(
+                member.net.normalized(seen), torch.full((len(seen),), label)
+            )
+            loss = (found - target).square().sum() + ce_weight * member.accuracy * nats
+            optimizer.zero_grad(set_to_none=False)
+            (x.grad,) = torch.autograd.grad(loss, x)
+            optimizer.step()
+        assert all(map(torch.equal, weights, member.net.parameters()))
+    return read
+
+
+@pytest.mark.parametrize("ce_weight", [0.0, 0.02])
+def test_idm_check_07_one_step_for_all_classes_is_the_sequential_loop(
+    bench: TinyBench, ce_weight: float
+) -> None:
+    start = synthesize(idm(iterations=1, lr_img=1e-20), bench)
+    kept: list[Tensor] = []
+
+    def keep(report: Progress) -> None:
+        assert report.snapshot is not None
+        kept.append(report.snapshot()["images"])  # type: ignore[arg-type]
+
+    method = idm(ce_weight=ce_weight, together=3)
+    run = method.synthesize(units_of(method, target_of(bench.data, 2)), bench)
+    for report in iter(lambda: next(run, None), None):
+        keep(report)
+    expected = published_loop(bench, start, steps=5, ce_weight=ce_weight)
+
+    began = ((start - 0.4) / 0.25).view_as(expected)
+    assert (expected - began).abs().max() > 0.05  # they moved
+    assert torch.allclose(kept[-1], expected, atol=1e-4)
+
+
+def test_idm_check_06_cross_entropy_counts_its_weight_times_the_percentage(
+    bench: TinyBench,
+) -> None:
+    method = idm(ce_weight=0.5)
+    data = bench.data
+    net = bench.network("teacher")
+    x = torch.zeros(1, 2, 1, SIDE, SIDE)
+    real = _distribution.moments(
+        net.features_normalized(torch.zeros(1, 1, SIDE, SIDE)).expand(1, 4, -1)
+    )
+
+    never = method._match(net, x, [1], real, [None], 0.0)[0]
+    half = method._match(net, x, [1], real, [None], 60.0)[0]
+
+    logits = net.normalized(torch.zeros(1, 1, SIDE, SIDE))
+    nats = functional.cross_entropy(logits, torch.tensor([1]))
+    assert data.num_classes == 3
+    assert never.item() == pytest.approx(0, abs=1e-5)
+    assert half.item() == pytest.approx(30 * nats.item(), rel=1e-4)
+
+
+def test_idm_check_08_only_images_carry_gradients(bench: TinyBench) -> None:
+    units = units_of(idm(), target_of(bench.data, 2))
+    run = idm().synthesize(units, bench)
+
+    next(run)
+
+    frame = run.gi_frame
+    assert frame is not None
+    seen = frame.f_locals
+    assert not any(part.requires_grad for part in seen["real"])
+    assert not any(p.requires_grad or p.grad is not None for p in seen["net"].parameters())
+
+
+def test_idm_check_08_images_keep_the_order_of_their_slots(bench: TinyBench) -> None:
+    """Dark, middle and bright classes stay in the order of the labels."""
+    images = synthesize(idm(iterations=1, lr_img=1e-20), bench)
+
+    brightness = images.view(3, -1).mean(dim=1)
+    assert brightness.argsort().tolist() == [0, 1, 2]
+
+
+def test_idm_check_09_the_seed_decides_the_images(bench: TinyBench, resources) -> None:
+    again = TinyBench(bench.data, folder=resources)
+    other = TinyBench(bench.data, seed=1, folder=resources)
+
+    images = synthesize(idm(), bench)
+
+    assert torch.equal(images, synthesize(idm(), again))
+    assert not torch.equal(images, synthesize(idm(), other))
+
+
+def test_bacon_check_05_with_the_squared_distance_it_is_idm_bit_for_bit(bench: TinyBench) -> None:
+    assert torch.equal(synthesize(bayes(loss="squared"), bench), synthesize(idm(), bench))
+    assert not torch.equal(synthesize(bayes(), bench), synthesize(idm(), bench))
+
+
+def test_bacon_check_03_the_clip_term_does_not_move_the_images(
+    bench: TinyBench, monkeypatch
+) -> None:
+    from distillhub.ops import bayes as terms
+
+    with_clip = synthesize(bayes(), bench)
+    monkeypatch.setattr(
+        terms, "clip_as_published", lambda real, synthetic: torch.zeros(len(synthetic))
+    )
+
+    without = synthesize(bayes(), bench)
+
+    assert (with_clip - without).abs().max() <= 1e-6
+
+
+def test_bacon_the_likelihood_of_samples_is_another_method(bench: TinyBench) -> None:
+    """With one deviation the variants share gradients of the mean; per feature they do not."""
+    means = synthesize(bayes(), bench)
+
+    samples = synthesize(bayes(likelihood="samples"), bench)
+
+    assert not torch.equal(means, samples)
+
+
+def test_bacon_check_09_distillation_reads_the_training_split_alone(bench: TinyBench) -> None:
+    assert not any("test" in name for name in dir(bench))
+
+
+def test_syntheses_of_both_methods_share_one_queue(tmp_path, monkeypatch) -> None:
+    made = []
+    normal = _distribution.write_segment
+
+    def counted(*arguments: object) -> None:
+        made.append(arguments[2])
+        normal(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_distribution, "write_segment", counted)
+    data = tiny_data(classes=3, per_class=8)
+    for method, seed, ipc in ((idm(), 0, 2), (bayes(), 0, 1), (bayes(iterations=60), 7, 1)):
+        synthesize(method, TinyBench(data, seed=seed, folder=tmp_path), ipc=ipc)
+
+    assert made == [0, 50]
+
+
+def test_a_single_whole_image_keeps_only_the_easiest_real_ones(
+    bench: TinyBench, monkeypatch
+) -> None:
+    monkeypatch.setattr(_distribution, "EASIEST", 3)
+    counts: list[int] = []
+    normal = _distribution.moments
+
+    def watched(features: Tensor) -> object:
+        counts.append(features.shape[1])
+        return normal(features)
+
+    monkeypatch.setattr(_distribution, "moments", watched)
+    synthesize(idm(iterations=1, formation=1), bench, ipc=1)
+    synthesize(idm(iterations=1, formation=1), bench, ipc=2)
+
+    assert counts == [3] * 3 + [4] * 3
+
+
+def test_a_single_whole_image_meets_cross_entropy_only_while_misclassified(
+    bench: TinyBench,
+) -> None:
+    method, net = idm(formation=1), bench.network("teacher")
+    x = torch.zeros(1, 1, 1, SIDE, SIDE)
+    features = net.features_normalized(x[0])
+    real = _distribution.moments(features.expand(1, 4, -1))
+    right = int(net.normalized(x[0]).argmax())
+
+    losses = [method._match(net, x, [label], real, [None], 50.0)[0].item() for label in range(3)]
+
+    assert losses[right] == pytest.approx(0, abs=1e-5)
+    assert all(losses[label] > 1 for label in range(3) if label != right)
+
+
+def test_images_come_nearer_to_their_class_than_they_began(bench: TinyBench) -> None:
+    quiet: dict[str, object] = {"iterations": 50, "ce_weight": 0.0, "init": "noise", "dsa": None}
+    moving: list[Progress] = []
+    resting: list[Progress] = []
+
+    synthesize(idm(**quiet, lr_img=0.2), bench, moving)
+    synthesize(idm(**quiet, lr_img=1e-20), bench, resting)
+
+    last = [sum(r.metrics["loss"] for r in reports[-20:]) for reports in (moving, resting)]
+    assert last[0] < 0.6 * last[1]
+
+
+def test_a_diverging_loss_names_step_and_unit(bench: TinyBench) -> None:
+    with pytest.raises(DivergedError, match=r"at step \d") as caught:
+        synthesize(idm(lr_img=1e30), bench)
+
+    assert "class-" in caught.value.faults[0].where
+
+
+@pytest.mark.parametrize(
+    ("settings", "target", "counts", "said"),
+    [
+        ({}, Target(2, 1, 1, 9, 8), (8, 8), "cannot be cut into 2 x 2"),
+        ({"batch_real": 9}, Target(2, 1, 1, 8, 8), (20, 8), "class 1 has 8 images"),
+        ({}, Target(2, 1, 1, 8, 8), (2, 2), "queue.batch is 6"),
+        ({"batch_real": "all"}, Target(2, 1, 1, 8, 8), (9, 1), "a deviation needs two"),
+        ({"queue": {"arch": "convnet2-w4-bn", "batch": 4}}, Target(2, 1, 1, 8, 8), (9, 9), "-in"),
+        ({"queue": {"arch": "convnet5", "batch": 4}}, Target(2, 1, 1, 8, 8), (9, 9), "8"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_it_is_begun(settings, target, counts, said) -> None:
+    faults = list(idm(**settings).check(target, counts))
+
+    assert [fault for fault in faults if said in fault]
+
+
+def test_whole_classes_are_taken_when_asked_for(bench: TinyBench, monkeypatch) -> None:
+    sizes: list[int] = []
+    normal = _distribution.moments
+
+    def watched(features: Tensor) -> object:
+        sizes.append(features.shape[1])
+        return normal(features)
+
+    monkeypatch.setattr(_distribution, "moments", watched)
+
+    synthesize(idm(batch_real="all", iterations=1), bench)
+
+    assert sizes == [8, 8, 8]
+
+
+def test_the_module_is_its_own_registry_entry() -> None:
+    assert bacon.METHOD is BACON
