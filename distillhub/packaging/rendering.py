@@ -161,7 +161,8 @@ def summary(report: EvalReport) -> str:
     if report.imported is not None:
         return (
             f"Imported from {IMPORTED_FROM[report.imported.kind]} `{report.imported.origin}`, "
-            f"{_known('made from', report.source.id)}, {_known('by', report.method.name)}: "
+            f"made from {_named(report.source.id, 'images')} "
+            f"by {_named(report.method.name, 'a method')}: "
             f"{images_per_class(report)} images per class, {_whole(data.images)} images of "
             f"{height} x {width} pixels in {data.classes} classes{size}; {told}."
         )
@@ -180,8 +181,8 @@ def images_per_class(report: EvalReport) -> str:
     return str(most) if least == most else f"{least} to {most}"
 
 
-def _known(word: str, name: str) -> str:
-    return f"{word} `{name}`" if name != UNKNOWN else f"{word} what nobody said"
+def _named(name: str, what: str) -> str:
+    return f"`{name}`" if name != UNKNOWN else f"{what} that nobody named"
 
 
 def _table(part: Comparison) -> Table:
