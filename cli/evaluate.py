@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from distillhub_cli.output import output
-from distillhub_cli.places import complete_set, dataset, here, shown
+from distillhub_cli.places import complete_set, dataset, dataset_folder, here, shown
 from distillhub_cli.scores import print_comparisons
 
 
@@ -50,13 +50,20 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write runs and metrics to this JSON file.")
     ] = None,
+    card: Annotated[
+        bool,
+        typer.Option("--card", help="Put the runs on the card of SET, which was imported."),
+    ] = False,
 ) -> None:
     """Score a dataset: students trained on it, and on random real images, tested on real images.
 
     Works for any image dataset with labels. May be stopped; the same command goes on.
     """
+    from distillhub.pipeline.importing import check_recardable, recard
     from distillhub.pipeline.scoring import score_set
 
+    if card:
+        check_recardable(dataset_folder(where))
     project = here()
     state = project.state if project else Path.cwd() / ".distillhub"
     printer = output()
@@ -82,3 +89,6 @@ def evaluate(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(scored.model_dump_json(indent=1) + "\n", encoding="utf-8")
         printer.say(f"written to {shown(out)}")
+    if card:
+        recard(dataset_folder(where), scored)
+        printer.say(f"the card of {shown(dataset_folder(where))} has them")

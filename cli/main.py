@@ -15,6 +15,7 @@ from distillhub_cli import (
     doctor,
     evaluate,
     fetch,
+    import_,
     init,
     inspect,
     publish,
@@ -117,6 +118,14 @@ _add(
     evaluate.evaluate,
     "evaluate dm_digits_10 --runs 3",
     "evaluate ./mine --data zalando-datasets/fashion_mnist --protocol lowres-1",
+)
+_add(
+    "Use",
+    import_.import_,
+    "import ./images --out mine --method SRe2L --made-from ILSVRC/imagenet-1k",
+    "import res_DM_CIFAR10.pt --out mine --mean 0.49,0.48,0.45 --std 0.20,0.20,0.20",
+    "import org/name --out theirs",
+    name="import",
 )
 _add(
     "Use",

@@ -77,7 +77,9 @@ def _labels(opened: "DistilledSet") -> str:
 
 
 def _origin(report: "EvalReport") -> list[tuple[str, str]]:
-    method = f"{report.method.name}, version {report.method.version}"
+    method = report.method.name
+    if report.method.version is not None:
+        method += f", version {report.method.version}"
     pairs = [("made by", method), ("from", report.source.id)]
     pairs += [
         (t.role, f"{t.arch}" + (f", {t.top1:.1%} top-1" if t.top1 is not None else ""))

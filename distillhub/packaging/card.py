@@ -9,7 +9,7 @@ import numpy as np
 from distillhub.digests import sha256_of
 from distillhub.errors import PipelineError
 from distillhub.packaging import croissant, figures, provenance, results, stored
-from distillhub.packaging.completion import CardInputs, completed
+from distillhub.packaging.completion import TOTAL, CardInputs, completed
 from distillhub.packaging.notices import ARMS as NAMES_OF_ARMS
 from distillhub.packaging.parquet import PackageRecord
 from distillhub.packaging.rendering import render, summary
@@ -29,13 +29,15 @@ from distillhub.records.report import (
     dumps,
 )
 
-__all__ = ["CardInputs", "build_card", "described", "panels", "sheet_rows", "subjects"]
+__all__ = ["CardInputs", "build_card", "described", "finish", "panels", "sheet_rows", "subjects"]
 
 CARD = "README.md"
 REPORT = "eval.json"
 CROISSANT = "croissant.json"
 PROVENANCE = "provenance.json"
 RESOLVED = "recipe/resolved.yaml"
+IMPORTED = "recipe/import.json"
+"""Of an imported set, in place of a recipe: what was read, and how."""
 CONTACT_SHEET = "assets/contact_sheet.png"
 ARMS = "assets/arms.png"
 ARMS_SHOWN = tuple(arm for arm in NAMES_OF_ARMS if arm != "full_hard")
@@ -58,10 +60,12 @@ def build_card(inputs: CardInputs, out: Path) -> Manifest:
             raise PipelineError(
                 "is not what package.json says", where=name, mend="run the package stage again"
             )
-    _write(out / RESOLVED, inputs.resolved)
-    _write(out / f"recipe/{inputs.stem}.yaml", inputs.recipe)
+    origin = RESOLVED if inputs.report.imported is None else IMPORTED
+    _write(out / origin, inputs.resolved)
+    if inputs.report.imported is None:
+        _write(out / f"recipe/{inputs.stem}.yaml", inputs.recipe)
     content = Content(
-        recipe_sha256=sha256_of(out / RESOLVED),
+        recipe_sha256=sha256_of(out / origin),
         parquet={name: entry.sha256 for name, entry in record.files.items()},
         weights=dict(inputs.weights),
         labels_sha256=labels_digest(record.column_sha256),
@@ -70,19 +74,53 @@ def build_card(inputs: CardInputs, out: Path) -> Manifest:
         ipc=inputs.report.dataset.ipc,
     )
     report = completed(inputs, record, content, out)
+    return finish(
+        out,
+        report,
+        content,
+        columns=record.column_sha256,
+        rows=record.row_digests,
+        facts=inputs.facts,
+        dependencies=inputs.dependencies,
+    )
+
+
+def finish(
+    out: Path,
+    report: EvalReport,
+    content: Content,
+    *,
+    columns: Mapping[str, str],
+    rows: tuple[str, ...],
+    facts: provenance.BuildFacts,
+    dependencies: tuple[provenance.Dependency, ...] = (),
+) -> Manifest:
+    """Write all that follows from a complete report beside the Parquet files and the recipe.
+
+    Args:
+        out: Holds the Parquet files and `recipe/`.
+        report: Identity, storage and card block included.
+        content: What the artifact is.
+        columns: Digest per Parquet column.
+        rows: Digest per row.
+        facts: When and on what it was built.
+        dependencies: Splits and weights that the build read.
+    """
     _write(out / REPORT, dumps(report))
     results.write(report.runs, out / results.RESULTS)
-    _draw(report, record, out)
+    _draw(report, content.classes, out)
     _write(out / CARD, render(report))
-    _write(out / CROISSANT, croissant.text(described(report, record.files)))
+    files = {name: entry_of(out / name) for name in content.parquet}
+    _write(out / CROISSANT, croissant.text(described(report, files)))
+    compute = report.model_dump(mode="json")["compute"]
     statement = provenance.statement(
         subjects=subjects(content, report),
-        recipe=inputs.stem,
+        recipe=report.card.recipe if report.card else "",
         recipe_sha256=content.recipe_sha256,
         digest=content.digest,
-        stages={name: cost.model_dump(mode="json") for name, cost in inputs.compute.items()},
-        dependencies=inputs.dependencies,
-        facts=inputs.facts,
+        stages={name: cost for name, cost in compute.items() if name != TOTAL},
+        dependencies=dependencies,
+        facts=facts,
     )
     _write(out / PROVENANCE, provenance.text(statement))
     manifest = Manifest(
@@ -90,8 +128,8 @@ def build_card(inputs: CardInputs, out: Path) -> Manifest:
         content=content,
         runs_sha256=report.runs_sha256,
         files={path.relative_to(out).as_posix(): entry_of(path) for path in files_of(out)},
-        columns=record.column_sha256,
-        rows=record.row_digests,
+        columns=dict(columns),
+        rows=rows,
     )
     _write(out / MANIFEST, manifest.text())
     return manifest
@@ -173,9 +211,9 @@ def sheet_rows(folder: Path, class_names: Sequence[str]) -> list[figures.Row]:
     return rows
 
 
-def _draw(report: EvalReport, record: PackageRecord, out: Path) -> None:
+def _draw(report: EvalReport, class_names: Sequence[str], out: Path) -> None:
     (out / CONTACT_SHEET).parent.mkdir(parents=True, exist_ok=True)
-    figures.contact_sheet(sheet_rows(out, record.class_names), out / CONTACT_SHEET)
+    figures.contact_sheet(sheet_rows(out, class_names), out / CONTACT_SHEET)
     drawn = [panel for panel in panels(report) if panel.points]
     if drawn:
         figures.arms_plot(drawn, out / ARMS)

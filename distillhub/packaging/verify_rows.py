@@ -140,9 +140,12 @@ def labels(folder: Path, report: EvalReport) -> Iterator[Fault]:
         yield Fault(what, f"{places[row]}: column label", REBUILD)
     inside = read.labels[(read.labels >= 0) & (read.labels < data.classes)]
     counts = np.bincount(inside, minlength=data.classes)
-    for label in np.flatnonzero(counts != data.ipc)[:NAMED]:
+    meant = np.full(data.classes, data.ipc)
+    if report.imported is not None and len(report.imported.counts) == data.classes:
+        meant = np.array(report.imported.counts)
+    for label in np.flatnonzero(counts != meant)[:NAMED]:
         name = report.preprocess.label_names[label : label + 1]
-        what = f"class {label} {' '.join(name)} has {counts[label]} images, ipc is {data.ipc}"
+        what = f"class {label} {' '.join(name)} has {counts[label]} images, ipc is {meant[label]}"
         yield Fault(what, where, REBUILD)
     if len(report.preprocess.label_names) != data.classes:
         what = f"{len(report.preprocess.label_names)} names for {data.classes} classes"

@@ -32,7 +32,17 @@ from distillhub.pipeline.run import pick_device
 from distillhub.pipeline.students import Trained, identity, scored_with, suitable
 from distillhub.recipe.loading import load_resolved
 from distillhub.records.distilled import DistilledSet, load
-from distillhub.records.report import Arm, Comparison, PlannedRun, Record, Regime, Run, Warned
+from distillhub.records.report import (
+    Arm,
+    Comparison,
+    Metric,
+    PlannedRun,
+    ProtocolBlock,
+    Record,
+    Regime,
+    Run,
+    Warned,
+)
 from distillhub.units import derive_seed
 
 RECIPE = Path("recipe") / "resolved.yaml"
@@ -51,6 +61,8 @@ class Scores(Record):
     planned: tuple[PlannedRun, ...]
     runs: tuple[Run, ...]
     comparisons: tuple[Comparison, ...]
+    protocols: dict[str, ProtocolBlock]
+    cross_arch: dict[str, Metric]
     warnings: tuple[Warned, ...]
 
 
@@ -149,6 +161,8 @@ def score_set(
         planned=planned,
         runs=tuple(finished),
         comparisons=summary.comparisons,
+        protocols=summary.protocols,
+        cross_arch=summary.cross_arch,
         warnings=summary.warnings,
     )
 

@@ -212,7 +212,7 @@ def _names(pictures: Pictures, wanted: Sequence[str], where: str) -> tuple[str, 
             raise UsageError(f"{len(wanted)} class names for {count} classes", where="--classes")
         names = tuple(wanted)
     else:
-        present = len(pictures.labels.unique())
+        present = len(set(pictures.labels.tolist()))
         if not known and pictures.soft is None and highest > 2 * present:
             raise DataError(
                 f"labels go up to {highest - 1}, images are of {present} classes",
