@@ -23,6 +23,7 @@ from distillhub.methods._base import Cost, Method, Paper, Synthesis, Workbench
 from distillhub.models.specs import Arch
 from distillhub.models.zoo import Classifier, build
 from distillhub.ops.augment import DsaParams, apply_dsa, draw_dsa, families
+from distillhub.ops.bayes import Moments, bayesian_loss, moments
 from distillhub.ops.matching import squared_mean_distance
 from distillhub.ops.pixels import denormalize, normalize
 from distillhub.ops.progress import Progress, State, capture, restore
@@ -64,6 +65,8 @@ class DM(Method):
     momentum: float = Field(default=0.5, ge=0, lt=1)
     init: Literal["real", "noise"] = "real"
     """`real`: images of the class; `noise`: standard normal in normalised space."""
+    loss: Literal["squared", "bayesian"] = "squared"
+    """`bayesian`: BACON's loss in place of the squared distance, as that paper offers."""
     dsa: Annotated[str, AfterValidator(_strategy)] | None = "color_crop_cutout_flip_scale_rotate"
     """Families of the augmentation; null: none."""
 
@@ -97,8 +100,8 @@ class DM(Method):
         for step in range(start, self.iterations):
             net = self._network(step, bench)
             draws = [self._draw(step, pool.label, bench) for pool in pools]
-            targets = self._real_means(net, pools, draws, step, bench)  # [U, D]
-            losses, x.grad = self._match(net, x, targets, draws)
+            real = self._real_moments(net, pools, draws, step, bench)  # [U, D]
+            losses, x.grad = self._match(net, x, real, draws)
             _refuse_divergence(losses, step, units)
             optimizer.step()
             snapshot = partial(capture, step + 1, images=x, optimizer=optimizer)
@@ -117,6 +120,8 @@ class DM(Method):
             if any(isinstance(part, nn.BatchNorm2d) for part in net.modules()):
                 yield f"dm cannot match with batch norm; use {self.arch.removesuffix('-bn')}-in"
         for label, count in enumerate(counts):
+            if self.loss == "bayesian" and count < 2:
+                yield f"class {label} has {count} training image; a deviation needs two"
             if self.init == "real" and count < target.ipc:
                 yield f"ipc is {target.ipc} but class {label} has {count} images to start from"
 
@@ -157,15 +162,15 @@ class DM(Method):
         return draw_dsa(self.dsa, size, bench.generator("dsa", step, label))
 
     @torch.no_grad()
-    def _real_means(
+    def _real_moments(
         self,
         net: Classifier,
         pools: Sequence[Real],
         draws: Sequence[DsaParams | None],
         step: int,
         bench: Workbench,
-    ) -> Tensor:
-        """Mean embedding of a fresh batch of each class, [U, D]."""
+    ) -> Moments:
+        """Mean embedding and its deviation for a fresh batch of each class."""
         batches = []
         for pool, draw in zip(pools, draws, strict=True):
             generator = bench.generator("real", step, pool.label)
@@ -176,10 +181,12 @@ class DM(Method):
         parts = torch.split(everything, _span(everything))
         embedded = torch.cat([net.features_normalized(part) for part in parts])
         sizes = [len(batch) for batch in batches]
-        return torch.stack([rows.mean(dim=0) for rows in torch.split(embedded, sizes)])
+        spread = self.loss == "bayesian"
+        found = [moments(rows[None], spread=spread) for rows in torch.split(embedded, sizes)]
+        return Moments(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def _match(
-        self, net: Classifier, x: Tensor, targets: Tensor, draws: Sequence[DsaParams | None]
+        self, net: Classifier, x: Tensor, real: Moments, draws: Sequence[DsaParams | None]
     ) -> tuple[Tensor, Tensor]:
         """Losses of the classes, [U], and their gradient for the images, like `x`."""
         classes = max(1, _span(x) // x.shape[1])  # per pass; a mean needs its class whole
@@ -190,7 +197,11 @@ class DM(Method):
             images = x[these].detach().requires_grad_()  # [u, n, C, H, W]
             seen = [_augment(s, draw) for s, draw in zip(images, draws[these], strict=True)]
             embedded = net.features_normalized(torch.cat(seen)).view(*images.shape[:2], -1)
-            loss = squared_mean_distance(targets[these], embedded)
+            own = Moments(*(part[these] for part in real))
+            if self.loss == "bayesian":
+                loss = bayesian_loss(own, embedded)
+            else:
+                loss = squared_mean_distance(own.mean, embedded)
             gradients += torch.autograd.grad(loss.sum(), images)
             losses.append(loss.detach())
         return torch.cat(losses), torch.cat(gradients)

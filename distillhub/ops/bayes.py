@@ -29,19 +29,21 @@ class Moments(NamedTuple):
     """[K]: real images, B."""
 
 
-def moments(features: Tensor) -> Moments:
+def moments(features: Tensor, *, spread: bool = True) -> Moments:
     """Mean and unbiased deviation of the features of each class.
 
     Args:
         features: [K, B, D].
+        spread: Whether the deviation is wanted; without it, it is 0.
 
     Raises:
-        ValueError: If there is only one image per class: its deviation is not defined.
+        ValueError: If it is wanted of a single image: it is not defined.
     """
-    if features.shape[1] < 2:
+    if spread and features.shape[1] < 2:
         raise ValueError("one real image has no standard deviation; two are needed")
     images = torch.full(features.shape[:1], float(features.shape[1]), device=features.device)
-    return Moments(features.mean(dim=1), features.std(dim=1), images)
+    mean = features.mean(dim=1)
+    return Moments(mean, features.std(dim=1) if spread else torch.zeros_like(mean), images)
 
 
 def negative_log_likelihood(

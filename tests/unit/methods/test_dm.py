@@ -279,4 +279,19 @@ def test_cost_counts_the_images_of_a_call() -> None:
     cost = quick(together=4, iterations=100, batch_real=50).cost(target, [60] * 9 + [20])
 
     # 3 calls of 100 steps; 9 * 50 + 20 real and 20 synthetic images over 3 calls
-    assert cost == (300, ARCH, 156, 6)
+    assert cost[:4] == (300, ARCH, 156, 6)
+
+
+def test_the_loss_of_bacon_can_take_the_place_of_the_distance(tiny_bench: TinyBench) -> None:
+    squared = synthesize(quick(lr_img=0.1), tiny_bench)
+
+    bayesian = synthesize(quick(lr_img=0.1, loss="bayesian"), tiny_bench)
+
+    assert not torch.equal(squared, bayesian)
+
+
+def test_a_class_of_one_image_has_no_deviation_for_the_loss_of_bacon() -> None:
+    target = Target(2, 1, 1, 8, 8)
+
+    assert list(quick().check(target, (5, 1))) == []
+    assert "a deviation needs two" in "".join(quick(loss="bayesian").check(target, (5, 1)))
