@@ -21,6 +21,7 @@ QUICK: dict[str, dict[str, object]] = {
     "dm": {"iterations": 4, "batch_real": 4, "arch": "convnet2-w4", "together": 2},
     "idm": {"iterations": 4, "batch_real": 4, "queue": TINY_QUEUE, "together": 2},
     "bacon": {"iterations": 4, "batch_real": 4, "queue": TINY_QUEUE, "together": 2},
+    "dit": {"steps": 4, "together": 2},
 }
 """Settings under which a method is done in a moment on 3 classes of 8 x 8 pixels."""
 
