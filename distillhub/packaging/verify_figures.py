@@ -55,6 +55,10 @@ def identity(report: EvalReport, manifest: Manifest) -> Iterator[Fault]:
     for name, (said, recorded) in pairs.items():
         if said != recorded:
             yield Fault(f"{said}, the manifest says {recorded}", f"{REPORT}: {name}", REBUILD)
+    made_by = report.method.generator
+    if made_by is not None and content.weights.get("generator") != made_by.sha256:
+        what = f"weights {made_by.sha256}, the manifest says {content.weights.get('generator')}"
+        yield Fault(what, f"{REPORT}: method.generator", REBUILD)
     for network in report.method.teacher:
         weights = content.weights.get(network.role)
         if weights != network.weights_sha256:

@@ -218,7 +218,14 @@ def make_generator(
     if isinstance(spec, DiffusionSpec):
         record = _fetched(run, spec, data)
         write_record(out, record)
-        return {"sha256": record.identity["weights"], "arch": spec.transformer, "top1": None}
+        known = record.transformer
+        return {
+            "sha256": record.identity["weights"],
+            "arch": Path(spec.transformer).name if is_local(spec.transformer) else spec.transformer,
+            "top1": None,
+            "revision": None if known is None else known.revision,
+            "license": record.license,
+        }
     key = fingerprint(spec.model_dump(mode="json"), data_key, CODE["models"])
     folder = stored(
         run.project.state / "models",
@@ -230,7 +237,8 @@ def make_generator(
         name = f"{diffusion_files.STEM}{suffix}"
         shutil.copyfile(folder / name, out / name)
     record = diffusion_files.read_record(out)
-    return {"sha256": record.sha256, "arch": spec.arch, "top1": None}
+    entry: dict[str, object] = {"sha256": record.sha256, "arch": spec.arch, "top1": None}
+    return {**entry, "revision": None, "license": None}
 
 
 def _train(run: StageRun, spec: GeneratorTrainSpec, data: RealData, folder: Path) -> None:

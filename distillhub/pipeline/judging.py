@@ -45,6 +45,7 @@ from distillhub.records.report import (
     DatasetBlock,
     EnvironmentBlock,
     EvalReport,
+    GeneratorBlock,
     LabelsBlock,
     MethodBlock,
     PlannedRun,
@@ -264,6 +265,7 @@ def _report(
             role=role, arch=record["arch"], weights_sha256=record["sha256"], top1=record["top1"]
         )
         for role, record in networks.items()
+        if role != "generator"
     )
     found = summarize(
         recipe.evaluate,
@@ -297,6 +299,7 @@ def _report(
             version=recipe.method.version,
             real_pixels=recipe.method.real_pixels,
             teacher=teachers,
+            generator=_generator(networks.get("generator")),
         ),
         preprocess=PreprocessBlock(
             mean=pin.mean,
@@ -322,6 +325,14 @@ def _report(
         environment=environment,
         **found._asdict(),
     )
+
+
+def _generator(entry: dict[str, str | float | None] | None) -> GeneratorBlock | None:
+    """The generator's entry in the index of networks, as the report has it."""
+    if entry is None:
+        return None
+    known = {key: entry[key] for key in ("revision", "sha256", "license")}
+    return GeneratorBlock.model_validate({"id": entry["arch"], **known})
 
 
 def public_id(dataset: SourceSpec) -> str:

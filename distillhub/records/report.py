@@ -249,8 +249,11 @@ class GeneratorBlock(Record):
     """A generative model behind the images."""
 
     id: str
+    """Repository of its weights, or the architecture of one that was trained here."""
     revision: str | None
     sha256: Digest
+    license: str | None = None
+    """Of its weights; None: trained here, on the source alone."""
 
 
 class MethodBlock(Record):
