@@ -16,7 +16,7 @@ from distillhub_cli.places import here, shown
 
 KINDS = {
     "work": "snapshots of unfinished stages",
-    "resources": "things that recipes share: statistics, random twins",
+    "resources": "things that recipes share: statistics, random twins, finished runs",
     "models": "trained networks that recipes share",
     "sweeps": "the variants of `distillhub sweep`, their datasets included",
     "workspace": "builds outside of a project, their datasets included",
