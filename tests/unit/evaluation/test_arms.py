@@ -91,3 +91,39 @@ def test_an_id_is_a_safe_file_name():
         run_id("soft-1", "timm:hf/resnet 50", "syn_soft", 0)
         == "soft-1.timm-hf-resnet-50.syn_soft.s0"
     )
+
+
+def test_online_arms_come_with_a_protocol_that_has_them_and_a_teacher():
+    spec = EvalSpec(protocol="dsco-soft-1")
+
+    assert arms_of(spec, "convnet6", soft=False, teacher=True) == (
+        "syn_soft_online",
+        "rnd_soft_online",
+        "full_hard",
+    )
+
+
+def test_online_labels_without_a_teacher_are_refused():
+    with pytest.raises(ValueError, match="dsco-soft-1 labels every batch online, by a teacher"):
+        arms_of(EvalSpec(protocol="dsco-soft-1"), "convnet6", soft=True)
+
+
+def test_a_named_online_arm_needs_a_teacher():
+    spec = EvalSpec(protocol="smoke-online-1", arms=("syn_soft_online",))
+
+    with pytest.raises(ValueError, match="arm syn_soft_online needs a teacher"):
+        arms_of(spec, "convnet6", soft=True)
+
+
+def test_a_protocol_with_several_regimes_leaves_out_the_online_one_without_a_teacher():
+    spec = EvalSpec(protocol="smoke-online-1")
+
+    assert arms_of(spec, "x", soft=True) == ("syn_hard", "rnd_hard", "full_hard")
+
+
+def test_the_protocol_of_a_run_has_the_rate_of_its_student():
+    spec = EvalSpec(protocol="dsco-in1k-1", students=("torchvision:mobilenet_v2",), runs=1)
+    (first, *_) = planned_runs([spec], seed=0, soft=False, height=8, width=8, teacher=True)
+
+    assert first.regime == "soft_online"
+    assert protocol_of(first).lr == 2.5e-3

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from distillhub.evaluation.intervals import spread, t_quantile
+from distillhub.evaluation.intervals import spread, spread_within, t_quantile
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 6, 7, 29, 30, 100, 999])
@@ -39,3 +39,22 @@ def test_equal_runs_have_an_interval_of_width_zero():
 def test_no_runs_have_no_mean():
     with pytest.raises(ValueError, match="no runs"):
         spread([])
+
+
+def test_the_spread_within_a_single_group_is_that_of_its_runs():
+    found, alone = spread_within([[1, 2, 3, 4, 5]]), spread([1, 2, 3, 4, 5])
+
+    assert found.ci95 == pytest.approx(alone.ci95)
+    assert found.std == pytest.approx(alone.std)
+
+
+def test_the_spread_within_groups_does_not_see_how_far_they_are_apart():
+    near, far = spread_within([[1, 2, 3], [2, 3, 4]]), spread_within([[1, 2, 3], [102, 103, 104]])
+
+    # Variance 1 in each of two groups of three, 4 degrees of freedom: 2.776445 * sqrt(2 / 3) / 2.
+    assert near.ci95[1] - near.mean == pytest.approx(1.13348, abs=1e-5)
+    assert far.ci95[1] - far.mean == pytest.approx(near.ci95[1] - near.mean)
+
+
+def test_groups_of_one_run_have_no_spread_within():
+    assert spread_within([[0.1], [0.2], [0.3]]) == (pytest.approx(0.2), None, None, 3)

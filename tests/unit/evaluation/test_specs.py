@@ -36,3 +36,15 @@ def test_soft_arms_need_a_protocol_with_soft_labels():
 def test_arms_are_named_once_and_known(arms):
     with pytest.raises(ValidationError):
         EvalSpec(protocol="digits-1", arms=arms)
+
+
+def test_online_arms_need_a_protocol_that_has_them():
+    with pytest.raises(ValidationError, match="protocol digits-1 has no soft_online arms"):
+        EvalSpec(protocol="digits-1", arms=("syn_soft_online",))
+
+
+def test_a_published_figure_is_for_labels_that_the_protocol_has():
+    theirs = {"convnet6": {"top1": 0.9, "source": "Table 3", "regime": "soft_online"}}
+
+    with pytest.raises(ValidationError, match=r"expect\.convnet6 is for soft_online labels"):
+        EvalSpec(protocol="dsco-hard-1", expect=theirs)

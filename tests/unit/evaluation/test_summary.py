@@ -312,3 +312,72 @@ def test_two_runs_have_no_interval_and_no_verdict():
 
     assert found.metrics["ior"].ci95 is None
     assert "too few to judge" in found.verdicts["hard"]
+
+
+ONLINE = {
+    "full_hard": [0.95, 0.95, 0.95],
+    "syn_hard": [0.60, 0.62, 0.64],
+    "rnd_hard": [0.50, 0.50, 0.50],
+    "syn_soft_online": [0.80, 0.82, 0.84],
+    "rnd_soft_online": [0.79, 0.80, 0.81],
+}
+
+
+def native(*specs, **best):
+    plans = planned_runs(specs, seed=0, soft=False, height=256, width=256, teacher=True)
+    runs = [made_up(p, ONLINE[p.arm][p.seed], **best) for p in plans]
+    return summarize(specs, plans, runs, soft=False, height=256, width=256)
+
+
+def entries(arch="convnet6"):
+    hard = {arch: {"top1": 0.657, "source": "Table 1"}}
+    soft = {arch: {"top1": 0.940, "source": "Table 3"}}
+    return (
+        EvalSpec(protocol="dsco-hard-1", students=(arch,), runs=3, expect=hard),
+        EvalSpec(protocol="dsco-soft-1", students=(arch,), runs=3, expect=soft),
+    )
+
+
+def test_online_labels_are_a_second_result_beside_the_hard_ones():
+    (found,) = native(*entries()).comparisons
+
+    assert found.protocols == {"hard": "dsco-hard-1", "soft_online": "dsco-soft-1"}
+    assert found.metrics["gain_images_hard"].value == pytest.approx(0.12)
+    assert found.metrics["gain_images_soft_online"].value == pytest.approx(0.02)
+    assert set(found.verdicts) == {"hard", "soft_online"}
+
+
+def test_each_regime_has_its_published_figure():
+    papers = native(*entries()).comparisons[0].papers
+
+    assert {regime: (p.arm, p.source) for regime, p in papers.items()} == {
+        "hard": ("syn_hard", "Table 1"),
+        "soft_online": ("syn_soft_online", "Table 3"),
+    }
+    assert papers["soft_online"].difference == pytest.approx(0.82 - 0.94)
+
+
+def test_a_published_figure_without_our_run_says_so():
+    cited = {"resnet18-in": {"top1": 0.703, "source": "Table 1"}}
+    spec = EvalSpec(
+        protocol="dsco-hard-1",
+        students=("resnet18-in",),
+        arms=("rnd_hard",),
+        runs=3,
+        expect=cited,
+    )
+
+    paper = native(spec).comparisons[0].papers["hard"]
+
+    assert (paper.top1, paper.difference, paper.agrees) == (0.703, None, None)
+
+
+def test_reports_without_online_labels_do_not_speak_of_them():
+    assert not [key for key in figures(SPEC) if "online" in key or "best" in key]
+
+
+def test_the_best_epoch_stands_beside_the_last():
+    found = native(*entries(), best_top1=0.9, best_epoch=10).comparisons[0].metrics
+
+    assert found["best_top1.syn_hard"].value == pytest.approx(0.9)
+    assert found["top1.syn_hard"].value == pytest.approx(0.62)

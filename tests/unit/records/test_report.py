@@ -221,3 +221,26 @@ def test_the_first_comparison_is_the_headline():
 
     assert report(comparisons=[first]).headline == first
     assert report().headline is None
+
+
+def test_a_run_without_a_best_epoch_is_written_as_it_always_was():
+    assert set(run().model_dump()) == set(RUN) | {"subset_seed"}
+    assert canonical(run().model_dump(mode="json")) == canonical({**RUN, "subset_seed": None})
+
+
+def test_a_best_epoch_is_kept_and_moves_the_digest():
+    best = run(best_top1=0.95, best_epoch=10)
+
+    assert Run.model_validate_json(best.model_dump_json()) == best
+    assert runs_digest((best,)) != runs_digest((run(),))
+
+
+@pytest.mark.parametrize(("arm", "regime"), [("syn_hard", "hard"), ("syn_soft", "soft_stored")])
+def test_the_published_figure_of_an_earlier_report_is_read(arm, regime):
+    paper = {"top1": 0.49, "within": 0.01, "source": "Table 1", "arm": arm}
+    earlier = {"protocols": {}, "arch": "convnet3", "metrics": {}, "paper": paper}
+
+    found = Comparison.model_validate(earlier).papers
+
+    assert {key: figure.top1 for key, figure in found.items()} == {regime: 0.49}
+    assert Comparison.model_validate({**earlier, "paper": None}).papers == {}
