@@ -7,6 +7,7 @@ variance; our loop is that of the authors (`ops.diffusion`).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from distillhub.errors import PipelineError
 from distillhub.models.dit_arch import check_latents, check_side, parse_dit
 from distillhub.models.zoo import seeded
 from distillhub.ops.diffusion import Posterior, Schedule, guide, posterior
-from distillhub.ops.halving import Halving
+from distillhub.ops.halving import Halving, recomputed
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -129,25 +130,27 @@ class Diffusion:
 
         return self._run(self._images, work, len(images))
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, *, differentiable: bool = False) -> Tensor:
         """Images of latents [n, c, h, w]: [n, C, H, W] float32 in [0, 1] on the device, clamped.
+
+        Args:
+            latents: [n, c, h, w].
+            differentiable: Whether the images get a gradient for the latents; the way back decodes
+                again, so that it takes the memory of one part.
 
         Raises:
             PipelineError: If one image alone does not fit into memory.
         """
         latents = latents.to(self.device, torch.float32)
         vae = self._vae
-        if vae is None:
-            return ((latents + 1) / 2).clamp(0, 1)
 
-        def work(part: slice) -> Tensor:
-            made: Tensor = vae.decode(latents[part] / self.scaling).sample
+        def work(rows: Tensor, part: slice) -> Tensor:
+            del part
+            made: Tensor = rows if vae is None else vae.decode(rows / self.scaling).sample
             return ((_with_channels(made, self.image_shape[0]) + 1) / 2).clamp(0, 1)
 
-        return self._run(self._images, work, len(latents))
+        return self._of_rows(self._images, work, latents, differentiable=differentiable)
 
-    @torch.no_grad()
     def predict(
         self,
         z: Tensor,
@@ -157,6 +160,7 @@ class Diffusion:
         *,
         cfg: float,
         cfg_channels: int,
+        differentiable: bool = False,
     ) -> Posterior:
         """The step from level `index` down, with guidance.
 
@@ -169,15 +173,18 @@ class Diffusion:
             schedule: The levels.
             cfg: Scale of the guidance; 1 is none.
             cfg_channels: Channels that are guided; more than there are means all.
+            differentiable: Whether the result has a gradient for `z`; the way back runs the
+                transformer again, so that it takes the memory of one part.
 
         Raises:
             PipelineError: If one sample alone does not fit into memory.
         """
         tau = int(schedule.timesteps[index])
         labels = labels.to(self.device)
+        z = z if differentiable else z.detach()
 
-        def work(part: slice) -> Tensor:
-            rows, known = z[part], labels[part]
+        def work(rows: Tensor, part: slice) -> Tensor:
+            known = labels[part]
             if cfg == 1:
                 return self._call(rows, known, tau)
             both = torch.cat([known, torch.full_like(known, self.null_label)])
@@ -186,7 +193,7 @@ class Diffusion:
             eps = guide(with_label[:, :c], without[:, :c], cfg, min(cfg_channels, c))
             return torch.cat([eps, with_label[:, c:]], dim=1)
 
-        out = self._run(self._rows, work, len(z))
+        out = self._of_rows(self._rows, work, z, differentiable=differentiable)
         c = self.latent_shape[0]
         v = out[:, c:] if self.learned_variance else None
         return posterior(z, out[:, :c], v, index, schedule)
@@ -201,6 +208,13 @@ class Diffusion:
         )[0]
         wide: Tensor = out.float()
         return wide
+
+    def _of_rows(self, parts: Halving, work: Any, rows: Tensor, *, differentiable: bool) -> Tensor:
+        """`work(rows, where they lie)` part by part, with a gradient for the rows where asked."""
+        if differentiable:
+            return recomputed(work, rows, partial(self._run, parts))
+        with torch.no_grad():
+            return self._run(parts, lambda part: work(rows[part], part), len(rows))
 
     def _run(self, parts: Halving, work: Any, total: int) -> Tensor:
         try:

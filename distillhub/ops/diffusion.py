@@ -122,6 +122,15 @@ def posterior(
     return Posterior(mean, sigma, x0, eps)
 
 
+def deterministic(step: Posterior, index: int, schedule: Schedule) -> Tensor:
+    """z_(index-1) without fresh noise: the update of DDIM with eta = 0.
+
+    Source: Song et al., Denoising Diffusion Implicit Models (2021), equation 12.
+    """
+    before = schedule.abar_before[index].item()
+    return math.sqrt(before) * step.x0 + math.sqrt(1 - before) * step.eps
+
+
 def diffuse(x0: Tensor, noise: Tensor, index: int, schedule: Schedule) -> Tensor:
     """Latents at level `index` of clean ones, like `x0`."""
     abar = schedule.abar[index].item()

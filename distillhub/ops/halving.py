@@ -1,6 +1,7 @@
 """Work in parts that become smaller when the device has no room for them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,3 +45,47 @@ class Halving:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
+
+
+Work = Callable[[Tensor, slice], Tensor]
+"""From rows, and where they lie among all, to their results."""
+Run = Callable[[Callable[[slice], Tensor], int], Tensor]
+"""Does work on all parts of so many rows: `Halving.run`."""
+
+
+def recomputed(work: Work, x: Tensor, run: Run) -> Tensor:
+    """`work` on parts of the rows of `x`, with a gradient for `x`.
+
+    Nothing of the way forwards is kept: the way back does each part again and lets its graph go at
+    once, so that both take the memory of one part.
+
+    Args:
+        work: Its results of a row may depend on that row of `x` alone; only `x` gets a gradient.
+        x: [n, ...].
+        run: Forwards and back.
+    """
+    result: Tensor = _Recomputed.apply(x, work, run)
+    return result
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, work: Work, run: Run) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.work, ctx.run = work, run
+        rows = x.detach()
+        return run(lambda part: work(rows[part], part), len(x))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+
+        def back(part: slice) -> Tensor:
+            with torch.enable_grad():
+                rows = x[part].detach().requires_grad_()
+                found: Tensor = torch.autograd.grad(ctx.work(rows, part), rows, gradients[0][part])[
+                    0
+                ]
+            return found
+
+        return ctx.run(back, len(x)), None, None
