@@ -97,7 +97,7 @@ def import_set(source: str, out: Path, wishes: Wishes, claims: Claims) -> Manife
         meta = {
             "name": name,
             "version": claims.version,
-            "method": claims.method or UNKNOWN,
+            "method": _plain(claims.method or UNKNOWN),
             "imported": True,
             "ipc": max(foreign.counts),
             "mean": list(mean),

@@ -30,8 +30,8 @@ Order = Literal["auto", "stored"] | int
 SUFFIXES = (".tar", ".pt", ".pth")
 USUAL_SEED = 42
 """Of SRe2L's `--fkd-seed`; tried when nothing is said."""
-SIGMAS = 5
-"""By so many standard deviations must the labels fit better than by chance."""
+MOST_BY_CHANCE = 1e-4
+"""Labels of other images would fit as well with at most this probability."""
 
 
 class Batch(NamedTuple):
@@ -157,12 +157,13 @@ def _order(
     best = torch.cat([batch.logits.argmax(1) for batch in batches])
     frequency = torch.bincount(best, minlength=int(labels.max()) + 1).double() / len(best)
     chance = float(frequency[labels].mean())
-    needed = chance + SIGMAS * math.sqrt(chance * (1 - chance) / len(best))
     tried: list[tuple[float, str, Tensor]] = []
     for name, rows in _candidates(batches, n, looks, order, where):
         tried.append((float((best == labels[rows]).double().mean()), name, rows))
     agreement, name, rows = max(tried, key=lambda found: found[0])
-    if agreement <= needed:
+    if agreement <= chance or len(best) * _divergence(agreement, chance) < -math.log(
+        MOST_BY_CHANCE
+    ):
         raise DataError(
             f"labels do not fit the images ({name}): the highest logit is the class in "
             f"{agreement:.1%} of the views, by chance it would be in {chance:.1%}",
@@ -173,6 +174,15 @@ def _order(
         f"Label batches went through the images {name}: the highest logit is the class in "
         f"{100 * agreement:.1f} % of the views, by chance it would be in {100 * chance:.1f} %."
     )
+
+
+def _divergence(share: float, chance: float) -> float:
+    """KL(share || chance) of two coins, nats: n times it bounds -log P(at least n share hits).
+
+    Source: Chernoff's bound for the binomial tail.
+    """
+    parts = ((share, chance), (1 - share, 1 - chance))
+    return sum(p * math.log(p / max(q, 1e-300)) for p, q in parts if p > 0)
 
 
 def _candidates(
