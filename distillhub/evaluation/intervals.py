@@ -40,6 +40,31 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(mean, std, (mean - half, mean + half), n)
 
 
+def spread_within(groups: Sequence[Sequence[float]]) -> Spread:
+    """Mean of the groups' means, each weighing the same, with the spread inside the groups alone.
+
+    The groups themselves are taken as they are: the interval says how well their mean is known, and
+    nothing of other groups. The deviation is the pooled one.
+
+    Args:
+        groups: Runs of each group, e.g. of the images of one synthesis seed; none empty.
+
+    Raises:
+        ValueError: If there is no group, or one without a run.
+    """
+    means = [spread(group).mean for group in groups]
+    mean, n = spread(means).mean, sum(map(len, groups))
+    freedom = n - len(groups)
+    if freedom == 0:
+        return Spread(mean, None, None, n)
+    squares = math.fsum((v - m) ** 2 for g, m in zip(groups, means, strict=True) for v in g)
+    std = math.sqrt(squares / freedom)
+    if freedom < FEWEST - 1:
+        return Spread(mean, std, None, n)
+    half = t_quantile(freedom) * std * math.sqrt(sum(1 / len(g) for g in groups)) / len(groups)
+    return Spread(mean, std, (mean - half, mean + half), n)
+
+
 @lru_cache
 def t_quantile(freedom: int) -> float:
     """The 0.975 quantile of Student's t distribution, by bisection.

@@ -39,6 +39,7 @@ _BUILT_IN: tuple[Protocol, ...] = (
     Protocol(
         name="digits-1",
         summary="ConvNet-3, width 32, 16 pixels; 500 steps of SGD, DSA without flip; KL at T = 4.",
+        source="our own; a small lowres-1",
         students=("convnet3-w32",),
         size=16,
         steps=500,
@@ -53,6 +54,7 @@ _BUILT_IN: tuple[Protocol, ...] = (
     Protocol(
         name="smoke-cpu-1",
         summary="ConvNet-3, width 16, at 32 pixels; 20 epochs; only shows that all works.",
+        source="our own",
         publishable=False,
         students=("convnet3-w16",),
         size=32,
@@ -70,6 +72,7 @@ _BUILT_IN: tuple[Protocol, ...] = (
     Protocol(
         name="lowres-1",
         summary="ConvNet at the stored size; 1001 epochs of SGD, DSA; KL at T = 4.",
+        source="the DatasetCondensation code (DC, DSA, DM): 1001 epochs, lr falls after 501",
         epochs=1001,
         batch=256,
         optimizer="sgd",
@@ -83,6 +86,7 @@ _BUILT_IN: tuple[Protocol, ...] = (
         name="hard-1",
         gpu=True,
         summary="ResNet-18, 300 epochs of AdamW, cosine, random resized crops and flips.",
+        source="our own; AdamW as in the evaluation of SRe2L and RDED",
         regimes=("hard",),
         students=("resnet18",),
         epochs=300,
@@ -98,6 +102,7 @@ _BUILT_IN: tuple[Protocol, ...] = (
         name="soft-1",
         gpu=True,
         summary="ResNet-18, 300 epochs of AdamW, cosine, stored views and CutMix; KL at T = 20.",
+        source="our own; CutMix and T = 20 as in SRe2L and RDED, on stored views",
         regimes=("soft_stored",),
         students=("resnet18",),
         epochs=300,
@@ -116,6 +121,7 @@ _BUILT_IN: tuple[Protocol, ...] = (
         name="smoke-online-1",
         summary="ConvNet-2, width 8, at 16 pixels; 12 epochs, labels made online by the teacher; "
         "only shows that all works.",
+        source="our own; a small dsco-soft-1",
         publishable=False,
         regimes=("hard", "soft_online"),
         students=("convnet2-w8",),

@@ -84,12 +84,20 @@ def with_snapshots(work):
     return finish(work, keep), snapshots
 
 
-def test_the_loss_is_zero_for_identical_logits():
+def test_dsco_check_17_the_soft_loss_is_zero_for_identical_logits():
     logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
 
     value = loss(logits, logits.clone(), temperature=20.0, scaled=False)
 
     assert value.item() == pytest.approx(0, abs=1e-7)
+
+
+def test_dsco_check_17_a_restricted_teacher_has_the_rows_of_the_full_head():
+    full, kept = network(3), network(3)
+    kept.net.keep_outputs([2, 0])
+    pixels = Pictures().pixels
+
+    assert kept.freeze()(pixels).allclose(full.freeze()(pixels)[:, [2, 0]], atol=1e-6)
 
 
 def test_a_student_that_is_its_own_teacher_has_nothing_to_learn():
