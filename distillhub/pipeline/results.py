@@ -1,6 +1,7 @@
 """`docs/results.md`: sections that `distillhub sweep` writes; nothing in them is typed by hand."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from distillhub.pipeline.files import storage_errors, write_text
@@ -14,13 +15,14 @@ datasets that it built; the figures are in a JSON file beside this page, with th
 dataset behind them.
 """
 _COLUMNS = (
-    ("distilled, hard", "top1.syn_hard"),
-    ("random, hard", "top1.rnd_hard"),
-    ("gain, hard", "gain_images_hard"),
-    ("distilled, soft", "top1.syn_soft"),
-    ("random, soft", "top1.rnd_soft"),
-    ("gain, soft", "gain_images_soft"),
+    ("hard", ("top1.syn_hard", "top1.rnd_hard")),
+    ("gain, hard", ("gain_images_hard",)),
+    ("soft", ("top1.syn_soft", "top1.rnd_soft")),
+    ("gain, soft", ("gain_images_soft",)),
+    ("online", ("top1.syn_soft_online", "top1.rnd_soft_online")),
+    ("gain, online", ("gain_images_soft_online",)),
 )
+"""Title and metric: of distilled rows, then of random ones."""
 
 
 def write_results(page: Path, name: str, command: str, table: SweepTable) -> Path:
@@ -54,60 +56,88 @@ def write_results(page: Path, name: str, command: str, table: SweepTable) -> Pat
 
 def markdown(name: str, command: str, table: SweepTable) -> str:
     """A section: what was run, the table, how to read it."""
-    columns = [
-        (title, metric)
-        for title, metric in _COLUMNS
-        if any(metric in row.figures for row in table.rows)
+    shown = [
+        (title, metrics)
+        for title, metrics in _COLUMNS
+        if any(metrics[0] in row.figures for row in table.rows)
     ]
+    sources = {row.source for row in table.rows}
     header = [
+        "images",
+        *(["data"] if len(sources) > 1 else []),
+        *([] if "ipc" in table.keys else ["ipc"]),
         *table.keys,
         "protocol",
         "student",
-        *(title for title, _ in columns),
-        "images",
-        "labels",
+        *(title for title, _ in shown),
+        "runs",
+        "image bytes",
+        "label bytes",
         "synthesis",
     ]
     lines = [f"## {name}", "", f"`{command}`", "", _line(header), _line(["---"] * len(header))]
-    lines += [
-        _line(_cells(row, table.keys, [metric for _, metric in columns])) for row in table.rows
-    ]
-    count = len(table.seeds)
-    spread = (
-        "± half of the 95 % t interval over the seeds"
-        if any(figure.ci95 for row in table.rows for figure in row.figures.values())
-        else "too few seeds for an interval"
-    )
-    lines += [
-        "",
-        f"Top-1 and gains in percent, mean over {count} synthesis seed{'s' if count > 1 else ''} "
-        f"({', '.join(map(str, table.seeds))}); {spread}. A gain is distilled minus random, "
-        f"paired by seed. Device: {table.device}.",
-        "",
-    ]
-    return "\n".join(lines)
+    for row in table.rows:
+        place = [row.recipe, *([row.source] if len(sources) > 1 else [])]
+        place += [] if "ipc" in table.keys else [str(row.ipc)]
+        place += [row.setting.get(key, "") for key in table.keys]
+        lines.append(_line([*place, *_cells(row, [metrics for _, metrics in shown])]))
+    return "\n".join([*lines, "", *_notes(table), ""])
 
 
-def _cells(row: Row, keys: tuple[str, ...], metrics: list[str]) -> list[str]:
+def _cells(row: Row, columns: Sequence[tuple[str, ...]]) -> list[str]:
+    metrics = [names[-1 if row.kind == "random" else 0] for names in columns]
     figures = [
         _percent(row.figures[metric], metric) if metric in row.figures else "" for metric in metrics
     ]
-    size = [f"{row.bytes_images / 1e3:.1f} kB", f"{row.bytes_labels / 1e3:.1f} kB"]
+    first = next(iter(row.figures.values()), None)
     return [
-        *(row.setting[key] for key in keys),
         row.protocol,
         row.arch,
         *figures,
-        *size,
-        f"{row.seconds.value:.0f} s",
+        "" if first is None else f"{first.n} x {first.runs}",
+        _kilobytes(row.bytes_images),
+        _kilobytes(row.bytes_labels),
+        "" if row.seconds is None else f"{row.seconds.value:.0f} s",
     ]
+
+
+def _notes(table: SweepTable) -> list[str]:
+    """How the table is to be read."""
+    seeds, figures = len(table.seeds), [f for row in table.rows for f in row.figures.values()]
+    lines = [
+        f"Top-1 and gains in percent, mean over {seeds} synthesis seed{'s' if seeds > 1 else ''} "
+        f"({', '.join(map(str, table.seeds))}) and the runs of each; `runs` is seeds x runs per "
+        "seed. A gain is distilled minus random, paired run by run."
+    ]
+    if any(figure.ci95 for figure in figures):
+        lines.append(
+            "±: half of the 95 % t interval over the seeds' means, for images made anew; of random "
+            "images, which every run draws anew, over all runs."
+        )
+    else:
+        lines.append("Too few seeds for an interval over images made anew.")
+    if any(figure.ci95_runs for figure in figures):
+        lines.append("In brackets: the interval over the runs within the seeds, for these images.")
+    for name, figure in table.full.items():
+        lines.append(f"All real images ({name}): {_percent(figure, 'top1')}.")
+    return [*lines, f"Device: {table.device}."]
 
 
 def _percent(figure: Figure, metric: str) -> str:
     sign = "+" if metric.startswith("gain") else ""
     text = f"{100 * figure.value:{sign}.1f}"
-    return text if figure.ci95 is None else f"{text} ± {50 * (figure.ci95[1] - figure.ci95[0]):.1f}"
+    if figure.ci95 is not None:
+        text += f" ± {_half(figure.ci95)}"
+    return text if figure.ci95_runs is None else f"{text} ({_half(figure.ci95_runs)})"
 
 
-def _line(cells: list[str]) -> str:
+def _half(interval: tuple[float, float]) -> str:
+    return f"{50 * (interval[1] - interval[0]):.1f}"
+
+
+def _kilobytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e3:.1f} kB"
+
+
+def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,77 +1,72 @@
-"""`distillhub sweep`: one recipe with other values and seeds, built, scored and laid side by side.
+"""`distillhub sweep`: recipes with other values and seeds, built, scored and laid side by side."""
 
-A variant is a recipe of its own under `.distillhub/sweeps/<stem>/`, named by a digest of what it
-says. So a sweep that was cut goes on where it was, and one that asks for more values or seeds
-reuses what an earlier one built.
-"""
-
-import itertools
 import json
 import math
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field
 
-from distillhub.digests import fingerprint
-from distillhub.errors import DistillhubError, Fault, RecipeError, UsageError
-from distillhub.evaluation.intervals import spread
+from distillhub.errors import DistillhubError
+from distillhub.evaluation import protocols
+from distillhub.evaluation.intervals import spread, spread_within
 from distillhub.pipeline.building import build
-from distillhub.pipeline.files import storage_errors, write_text
 from distillhub.pipeline.project import Project
 from distillhub.pipeline.reporting import Reporter
-from distillhub.pipeline.resolve import to_yaml
-from distillhub.recipe.loading import load_recipe
-from distillhub.records.report import Comparison, EvalReport, loads
+from distillhub.pipeline.variants import Variant, plan_sweep, said, word
+from distillhub.records.report import Arm, Comparison, EvalReport, Regime, loads
 from distillhub.spec import Spec
 
-SEED_STRIDE = 1000
-"""Between the seeds of a sweep: the runs of an evaluation count on from the recipe's seed."""
-METRICS = (
-    "top1.syn_hard",
-    "top1.rnd_hard",
-    "gain_images_hard",
-    "top1.syn_soft",
-    "top1.rnd_soft",
-    "gain_images_soft",
-)
+ARMS: Mapping[Regime, tuple[Arm, Arm]] = {
+    "hard": ("syn_hard", "rnd_hard"),
+    "soft_stored": ("syn_soft", "rnd_soft"),
+    "soft_online": ("syn_soft_online", "rnd_soft_online"),
+}
+"""Distilled and random images with the same labels."""
+GAINS: Mapping[Regime, str] = {
+    "hard": "gain_images_hard",
+    "soft_stored": "gain_images_soft",
+    "soft_online": "gain_images_soft_online",
+}
 
-Setting = Mapping[str, object]
-"""Dotted keys of a recipe and the values that a variant gives them."""
-
-
-class Variant(NamedTuple):
-    """One recipe of a sweep."""
-
-    setting: Setting
-    seed: int
-    path: Path
+Runs = Mapping[int, float]
+"""By the seed of the run."""
 
 
 class Figure(Spec):
-    """A mean over the seeds of a sweep."""
+    """A mean over the runs of a sweep, every synthesis seed weighing the same."""
 
     value: float
     ci95: tuple[float, float] | None
-    """t interval over the seeds; None for fewer than three."""
+    """t interval over the means of the synthesis seeds, so that it holds for images made anew; of
+    random images, which every run draws anew, over all runs. None for fewer than three."""
+    ci95_runs: tuple[float, float] | None = None
+    """t interval over the runs within the seeds: for these images, trained on anew."""
     n: int
+    """Seeds."""
+    runs: int = 1
+    """Per seed."""
 
 
 class Row(Spec):
-    """One setting under one protocol and student."""
+    """One setting under one protocol and student, or the random images beside it."""
 
+    kind: Literal["distilled", "random"]
+    recipe: str
+    """Stem; of random images `random`."""
+    source: str
+    ipc: int
     setting: dict[str, str]
+    """Of random images what all rows have in common that they stand beside."""
     protocol: str
     arch: str
     figures: dict[str, Figure]
-    """By metric: fractions, and differences of fractions."""
-    bytes_images: int
-    bytes_labels: int
-    seconds: Figure
+    """By metric (`top1.syn_hard`, `gain_images_hard`, ...): fractions and their differences."""
+    bytes_images: int | None = None
+    bytes_labels: int | None = None
+    seconds: Figure | None = None
     """Wall time of the synthesis on the machine that ran it."""
     builds: tuple[str, ...]
     """Content digests of the datasets behind the row."""
@@ -80,123 +75,26 @@ class Row(Spec):
 class SweepTable(Spec):
     """The outcome of a sweep."""
 
-    recipe: str
+    recipes: tuple[str, ...]
     seeds: tuple[int, ...]
     keys: tuple[str, ...]
     rows: tuple[Row, ...]
+    full: dict[str, Figure] = Field(default_factory=dict)
+    """Accuracy on all real images, by `<data set>, <student>, <protocol>`."""
     device: str
 
 
-def parse_setting(text: str) -> tuple[str, list[object]]:
-    """`method.iterations=100,500` as a key and its values, each read as YAML.
+class _Measured(NamedTuple):
+    """A distilled row, and the runs behind it."""
 
-    Raises:
-        UsageError: If there is no `=`, no value, or a value is not YAML.
-    """
-    key, separator, values = text.partition("=")
-    if not separator or not key.strip() or not values.strip():
-        raise UsageError(f"'{text}' is not a setting", where="--set", mend="write key=value,value")
-    try:
-        content = YAML(typ="safe", pure=True).load(f"[{values}]")
-    except YAMLError as error:
-        raise UsageError(
-            f"'{values}' cannot be read: {str(error).splitlines()[0]}", where=f"--set {key}"
-        ) from error
-    return key.strip(), list(content)
-
-
-def plan_sweep(
-    recipe: Path, state: Path, *, seeds: int, settings: Mapping[str, Sequence[object]]
-) -> list[Variant]:
-    """Write and validate the recipes of all variants; nothing is built.
-
-    Args:
-        recipe: The recipe that the variants start from.
-        state: The scratch folder of the project.
-        seeds: How many synthesis seeds, counted on from the recipe's.
-        settings: Values to try per dotted key; every combination is one row.
-
-    Raises:
-        RecipeError: With the faults of all variants.
-        UsageError: If a key leads nowhere.
-    """
-    first = load_recipe(recipe).seed
-    base = YAML(typ="safe", pure=True).load(recipe)
-    folder = state / "sweeps" / recipe.stem
-    base = _moved(base, recipe.parent, folder)
-    variants, faults = [], []
-    for values in itertools.product(*settings.values()):
-        setting = dict(zip(settings, values, strict=True))
-        for number in range(seeds):
-            content = _with(base, setting, recipe)
-            seed = first + SEED_STRIDE * number
-            content["seed"] = seed
-            path = folder / f"{recipe.stem}-{fingerprint(content)[:10]}.yaml"
-            label = ", ".join(f"{k}={_word(v)}" for k, v in setting.items())
-            with storage_errors(folder):
-                write_text(
-                    path, f"# {recipe.stem} with {label or 'its own values'}.\n{to_yaml(content)}"
-                )
-            try:
-                load_recipe(path)
-            except RecipeError as error:
-                faults += [Fault(f.what, f"{label}: {f.where}", f.mend) for f in error.faults]
-            variants.append(Variant(setting, seed, path))
-    if faults:
-        raise RecipeError.of(dict.fromkeys(faults))
-    return variants
-
-
-def _moved(content: dict[str, object], home: Path, folder: Path) -> dict[str, object]:
-    """The recipe as seen from another folder: its relative paths lead to the same places."""
-
-    def moved(block: object, key: str, suffix: str = "") -> object:
-        path = block.get(key) if isinstance(block, dict) else None
-        if not isinstance(path, str) or not path.endswith(suffix) or Path(path).is_absolute():
-            return block
-        return {**block, key: os.path.relpath((home / path).resolve(), folder)}  # type: ignore[dict-item]
-
-    dataset = content.get("dataset")
-    if isinstance(dataset, dict) and str(dataset.get("id", "")).startswith("."):
-        content = {**content, "dataset": moved(dataset, "id")}
-    observers = content.get("observers")
-    if isinstance(observers, list):
-        content = {**content, "observers": [moved(o, "weights", ".safetensors") for o in observers]}
-    return {**content, "teacher": moved(content.get("teacher"), "weights", ".safetensors")}
-
-
-def _with(base: Mapping[str, object], setting: Setting, recipe: Path) -> dict[str, object]:
-    """The content of a recipe with some of its keys set; blocks on the way must be there."""
-    content: dict[str, object] = json.loads(json.dumps(base))
-    for key, value in setting.items():
-        *way, last = key.split(".")
-        block: object = content
-        for depth, part in enumerate(way):
-            if isinstance(block, dict) and part in block:
-                block = block[part]
-            elif isinstance(block, list) and part.isdigit() and int(part) < len(block):
-                block = block[int(part)]
-            else:
-                raise _nowhere(key, ".".join(way[: depth + 1]), recipe)
-        if isinstance(block, dict):
-            block[last] = value
-        elif isinstance(block, list) and last.isdigit() and int(last) < len(block):
-            block[int(last)] = value
-        else:
-            raise _nowhere(key, key, recipe)
-    return content
-
-
-def _nowhere(key: str, part: str, recipe: Path) -> UsageError:
-    return UsageError(
-        f"the recipe has no block '{part}'",
-        where=f"--set {key}",
-        mend=f"write the block into {recipe} first",
-    )
+    row: Row
+    runs: Mapping[Arm, tuple[Runs, ...]]
+    """Per synthesis seed."""
+    full: tuple[str, tuple[Runs, ...]] | None
 
 
 def run_sweep(
-    recipe: Path,
+    recipes: Sequence[Path],
     project: Project,
     *,
     seeds: int,
@@ -207,10 +105,10 @@ def run_sweep(
     """Build and score every variant, then lay them side by side.
 
     Args:
-        recipe: The recipe that the variants start from.
+        recipes: The recipes that the variants start from.
         project: Whose scratch space, networks and sources are used.
         seeds: How many synthesis seeds.
-        settings: Values to try per dotted key.
+        settings: Values to try per dotted key, in every recipe.
         reporter: Told how it goes.
         on_built: Called with each finished dataset.
 
@@ -218,14 +116,12 @@ def run_sweep(
         RecipeError: If a variant cannot be built; nothing was started.
         PipelineError: If a stage failed; what was finished is kept.
     """
-    variants = plan_sweep(recipe, project.state, seeds=seeds, settings=settings)
-    workspace = project.state / "sweeps" / recipe.stem / "builds"
+    variants = plan_sweep(recipes, project.state, seeds=seeds, settings=settings)
     built: list[tuple[Variant, Path]] = []
     for number, variant in enumerate(variants, 1):
-        said = ", ".join(f"{k}={_word(v)}" for k, v in variant.setting.items())
-        reporter.note(
-            f"variant {number} of {len(variants)}: {said or recipe.stem}, seed {variant.seed}"
-        )
+        words = [variant.recipe, *filter(None, [said(variant.setting)]), f"seed {variant.seed}"]
+        reporter.note(f"variant {number} of {len(variants)}: {', '.join(words)}")
+        workspace = project.state / "sweeps" / variant.recipe / "builds"
         try:
             folder = build(variant.path, reporter=reporter, direct=True, workspace=workspace)
         except DistillhubError as error:
@@ -236,81 +132,196 @@ def run_sweep(
         built.append((variant, folder))
         if on_built is not None:
             on_built(variant, folder)
-    return tabulate(recipe.stem, tuple(settings), built)
+    return tabulate(tuple(settings), built)
 
 
-def tabulate(stem: str, keys: tuple[str, ...], built: Sequence[tuple[Variant, Path]]) -> SweepTable:
-    """Rows of means over seeds, from the reports of finished datasets."""
-    rows: list[Row] = []
+def tabulate(keys: tuple[str, ...], built: Sequence[tuple[Variant, Path]]) -> SweepTable:
+    """Means over seeds and runs, from the reports of finished datasets.
+
+    Rows that can be compared stand together, the random images first: same data, images per class,
+    protocol and student.
+    """
     groups: dict[str, list[tuple[Variant, Path]]] = {}
     for variant, folder in built:
-        groups.setdefault(fingerprint(dict(variant.setting)), []).append((variant, folder))
-    for group in groups.values():
-        reports = [
-            loads((folder / "eval.json").read_bytes(), where=str(folder)) for _, folder in group
-        ]
-        setting = {key: _word(value) for key, value in group[0][0].setting.items()}
-        seconds = _mean([_synthesis_seconds(folder) for _, folder in group])
-        count = len(reports[0].comparisons)
-        rows += [_row(setting, reports, index, seconds) for index in range(count)]
-    devices = {name for _, folder in built for name in _devices(folder)}
+        key = json.dumps([variant.recipe, dict(variant.setting)])
+        groups.setdefault(key, []).append((variant, folder))
+    measured = [row for group in groups.values() for row in _measure(group)]
+    sources = list(dict.fromkeys(m.row.source for m in measured))
+    scales = list(dict.fromkeys((m.row.protocol, m.row.arch) for m in measured))
+    beside: dict[tuple[int, int, int], list[_Measured]] = {}
+    for m in measured:
+        place = (sources.index(m.row.source), m.row.ipc, scales.index((m.row.protocol, m.row.arch)))
+        beside.setdefault(place, []).append(m)
+    rows: list[Row] = []
+    for place in sorted(beside):
+        rows += [*_random_rows(beside[place]), *(m.row for m in beside[place])]
     return SweepTable(
-        recipe=stem,
+        recipes=tuple(dict.fromkeys(variant.recipe for variant, _ in built)),
         seeds=tuple(dict.fromkeys(variant.seed for variant, _ in built)),
         keys=keys,
         rows=tuple(rows),
-        device=", ".join(sorted(devices)),
+        full={m.full[0]: _drawn_anew(m.full[1]) for m in measured if m.full is not None},
+        device=", ".join(sorted({_device(folder) for _, folder in built})),
     )
 
 
-def _row(
-    setting: dict[str, str], reports: Sequence[EvalReport], index: int, seconds: Figure
-) -> Row:
-    comparisons = [report.comparisons[index] for report in reports]
-    first = comparisons[0]
-    figures = {}
-    for name in METRICS:
-        values = [value for value in (_value(c, name) for c in comparisons) if value is not None]
-        if len(values) == len(comparisons):
-            figures[name] = _mean(values)
+def _measure(group: Sequence[tuple[Variant, Path]]) -> list[_Measured]:
+    """The rows of one recipe and setting: one for every comparison of its reports."""
+    variant = group[0][0]
+    reports = [loads((folder / "eval.json").read_bytes(), where=str(folder)) for _, folder in group]
+    seconds = _over_seeds([{0: _synthesis_seconds(folder)} for _, folder in group])
     storage = [report.storage for report in reports if report.storage is not None]
-    return Row(
-        setting=setting,
-        protocol=" + ".join(dict.fromkeys(first.protocols.values())),
-        arch=first.arch,
-        figures=figures,
-        bytes_images=round(statistics.fmean(s.bytes_images for s in storage)) if storage else 0,
-        bytes_labels=round(statistics.fmean(s.bytes_labels for s in storage)) if storage else 0,
-        seconds=seconds,
-        builds=tuple(str(report.dataset.manifest_sha256) for report in reports),
+    first = reports[0]
+    found = []
+    for comparison in first.comparisons:
+        runs = {
+            arm: _runs(reports, comparison, regime, arm)
+            for regime, arms in ARMS.items()
+            for arm in arms
+        }
+        row = Row(
+            kind="distilled",
+            recipe=variant.recipe,
+            source=first.source.id,
+            ipc=first.dataset.ipc,
+            setting={key: word(value) for key, value in variant.setting.items()},
+            protocol=" + ".join(dict.fromkeys(comparison.protocols.values())),
+            arch=comparison.arch,
+            figures=_figures(runs),
+            bytes_images=_rounded([s.bytes_images for s in storage]),
+            bytes_labels=_rounded([s.bytes_labels for s in storage]),
+            seconds=seconds,
+            builds=tuple(str(report.dataset.manifest_sha256) for report in reports),
+        )
+        found.append(
+            _Measured(row, {a: r for a, r in runs.items() if r}, _full(reports, comparison))
+        )
+    return found
+
+
+def _runs(
+    reports: Sequence[EvalReport], comparison: Comparison, regime: Regime, arm: Arm
+) -> tuple[Runs, ...]:
+    """Accuracies of an arm, per synthesis seed; empty where one of them lacks it."""
+    protocol = comparison.protocols.get(regime)
+    found = [
+        {
+            run.seed: run.top1
+            for run in report.runs
+            if (run.arm, run.arch, run.protocol) == (arm, comparison.arch, protocol)
+        }
+        for report in reports
+    ]
+    return tuple(found) if all(found) else ()
+
+
+def _full(
+    reports: Sequence[EvalReport], comparison: Comparison
+) -> tuple[str, tuple[Runs, ...]] | None:
+    """The runs on all real images, and what they are of; None where there are none."""
+    for protocol in dict.fromkeys(comparison.protocols.values()):
+        name = protocols.REFERENCE + protocol
+        found = [
+            {
+                run.seed: run.top1
+                for run in report.runs
+                if (run.arm, run.arch, run.protocol) == ("full_hard", comparison.arch, name)
+            }
+            for report in reports
+        ]
+        if all(found):
+            return f"{reports[0].source.id}, {comparison.arch}, {name}", tuple(found)
+    return None
+
+
+def _figures(runs: Mapping[Arm, tuple[Runs, ...]]) -> dict[str, Figure]:
+    found = {}
+    for regime, (syn, rnd) in ARMS.items():
+        if runs[syn]:
+            found[f"top1.{syn}"] = _over_seeds(runs[syn])
+        if runs[rnd]:
+            found[f"top1.{rnd}"] = _drawn_anew(runs[rnd])
+        if runs[syn] and runs[rnd]:
+            pairs = [
+                {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+                for ours, theirs in zip(runs[syn], runs[rnd], strict=True)
+            ]
+            if all(pairs):
+                found[GAINS[regime]] = _over_seeds(pairs)
+    return found
+
+
+def _random_rows(group: Sequence[_Measured]) -> list[Row]:
+    """The random images of rows that stand together: one row where all drew and scored the same."""
+    merged: list[tuple[dict[Arm, tuple[Runs, ...]], list[Row]]] = []
+    for row, runs, _ in group:
+        twins = {rnd: runs[rnd] for _, rnd in ARMS.values() if rnd in runs}
+        if not twins:
+            continue
+        for known, rows in merged:
+            if all(known[arm] == twins[arm] for arm in known.keys() & twins.keys()):
+                known |= twins
+                rows.append(row)
+                break
+        else:
+            merged.append((twins, [row]))
+    found = []
+    for twins, rows in merged:
+        first = rows[0]
+        name = "random" if len(merged) == 1 else f"random beside {first.recipe}"
+        found.append(
+            Row(
+                kind="random",
+                recipe=name,
+                source=first.source,
+                ipc=first.ipc,
+                setting={
+                    key: value
+                    for key, value in first.setting.items()
+                    if all(row.setting.get(key) == value for row in rows)
+                },
+                protocol=first.protocol,
+                arch=first.arch,
+                figures={f"top1.{arm}": _drawn_anew(runs) for arm, runs in twins.items()},
+                builds=tuple(dict.fromkeys(build for row in rows for build in row.builds)),
+            )
+        )
+    return found
+
+
+def _over_seeds(groups: Sequence[Runs]) -> Figure:
+    """What depends on images of a seed: the interval is over the means of the seeds."""
+    values = [list(runs.values()) for runs in groups]
+    means = spread([math.fsum(runs) / len(runs) for runs in values])
+    return Figure(
+        value=means.mean,
+        ci95=means.ci95,
+        ci95_runs=spread_within(values).ci95,
+        n=len(groups),
+        runs=len(values[0]),
     )
 
 
-def _value(comparison: Comparison, name: str) -> float | None:
-    metric = comparison.metrics.get(name)
-    return None if metric is None else metric.value
+def _drawn_anew(groups: Sequence[Runs]) -> Figure:
+    """What every run has of its own: the interval is over all runs, each counted once."""
+    different = {seed: value for runs in groups for seed, value in runs.items()}
+    found = spread(list(different.values()))
+    return Figure(value=found.mean, ci95=found.ci95, n=len(groups), runs=len(groups[0]))
 
 
-def _mean(values: Sequence[float]) -> Figure:
-    """Mean and t interval over the seeds."""
-    found = spread(values)
-    return Figure(value=found.mean, ci95=found.ci95, n=found.n)
+def _rounded(values: Sequence[int]) -> int | None:
+    return round(statistics.fmean(values)) if values else None
 
 
 def _synthesis_seconds(folder: Path) -> float:
-    return float(_stats(folder, "synthesize").get("wall_seconds", math.nan))
+    return float(_stats(folder).get("wall_seconds", math.nan))
 
 
-def _devices(folder: Path) -> set[str]:
-    return {str(_stats(folder, "synthesize").get("device", ""))}
+def _device(folder: Path) -> str:
+    return str(_stats(folder).get("device", ""))
 
 
-def _stats(folder: Path, stage: str) -> dict[str, float | str]:
-    content: dict[str, float | str] = json.loads(
-        (folder.parent / "stats" / f"{stage}.json").read_text(encoding="utf-8")
-    )
+def _stats(folder: Path) -> dict[str, float | str]:
+    path = folder.parent / "stats" / "synthesize.json"
+    content: dict[str, float | str] = json.loads(path.read_text(encoding="utf-8"))
     return content
-
-
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,176 @@
+"""The recipes of a sweep: others with some keys and the seed changed, each a file of its own.
+
+A variant is named by a digest of what it says. So a sweep that was cut goes on where it was, and
+one that asks for more values or seeds reuses what an earlier one built.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from distillhub.digests import fingerprint
+from distillhub.errors import Fault, RecipeError, UsageError
+from distillhub.pipeline.files import storage_errors, write_text
+from distillhub.pipeline.resolve import to_yaml
+from distillhub.recipe.loading import load_recipe
+
+SEED_STRIDE = 1000
+"""Between the seeds of a sweep: the runs of an evaluation count on from the recipe's seed."""
+
+Setting = Mapping[str, object]
+"""Dotted keys of a recipe and the values that a variant gives them."""
+
+
+class Variant(NamedTuple):
+    """One recipe of a sweep."""
+
+    recipe: str
+    """Stem of the recipe that it is a variant of."""
+    setting: Setting
+    seed: int
+    path: Path
+
+
+def parse_setting(text: str) -> tuple[str, list[object]]:
+    """`method.iterations=100,500` as a key and its values, each read as YAML.
+
+    Raises:
+        UsageError: If there is no `=`, no value, or a value is not YAML.
+    """
+    key, separator, values = text.partition("=")
+    if not separator or not key.strip() or not values.strip():
+        raise UsageError(f"'{text}' is not a setting", where="--set", mend="write key=value,value")
+    try:
+        content = YAML(typ="safe", pure=True).load(f"[{values}]")
+    except YAMLError as error:
+        raise UsageError(
+            f"'{values}' cannot be read: {str(error).splitlines()[0]}", where=f"--set {key}"
+        ) from error
+    return key.strip(), list(content)
+
+
+def plan_sweep(
+    recipes: Sequence[Path], state: Path, *, seeds: int, settings: Mapping[str, Sequence[object]]
+) -> list[Variant]:
+    """Write and validate the recipes of all variants; nothing is built.
+
+    Args:
+        recipes: The recipes that the variants start from.
+        state: The scratch folder of the project.
+        seeds: How many synthesis seeds, counted on from each recipe's.
+        settings: Values to try per dotted key, in every recipe; every combination is one row.
+
+    Raises:
+        RecipeError: With the faults of all variants.
+        UsageError: If a key leads nowhere, or two recipes have the same name.
+    """
+    stems = [recipe.stem for recipe in recipes]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise UsageError(f"{twice[0]} is named twice", where="sweep", mend="name each recipe once")
+    variants: list[Variant] = []
+    faults: list[Fault] = []
+    for recipe in recipes:
+        for values in itertools.product(*settings.values()):
+            setting = dict(zip(settings, values, strict=True))
+            for number in range(seeds):
+                variant, wrong = _write(recipe, state, setting, number)
+                variants.append(variant)
+                faults += wrong
+    if faults:
+        raise RecipeError.of(dict.fromkeys(faults))
+    return variants
+
+
+def said(setting: Setting) -> str:
+    """A setting in one line."""
+    return ", ".join(f"{key}={word(value)}" for key, value in setting.items())
+
+
+def word(value: object) -> str:
+    """A value of a setting as it is shown."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _write(recipe: Path, state: Path, setting: Setting, number: int) -> tuple[Variant, list[Fault]]:
+    """Write one variant; its faults."""
+    folder = state / "sweeps" / recipe.stem
+    seed = load_recipe(recipe).seed + SEED_STRIDE * number
+    content = _moved(YAML(typ="safe", pure=True).load(recipe), recipe.parent, folder)
+    content = {**_with(content, setting, recipe), "seed": seed}
+    path = folder / f"{recipe.stem}-{fingerprint(content)[:10]}.yaml"
+    text = f"# {recipe.stem} with {said(setting) or 'its own values'}.\n{to_yaml(content)}"
+    with storage_errors(folder):
+        write_text(path, text)
+    try:
+        load_recipe(path)
+    except RecipeError as error:
+        label = f"{recipe.stem} with {said(setting)}" if setting else recipe.stem
+        faults = [Fault(f.what, f"{label}: {f.where}", f.mend) for f in error.faults]
+    else:
+        faults = []
+    return Variant(recipe.stem, setting, seed, path), faults
+
+
+def _moved(content: dict[str, object], home: Path, folder: Path) -> dict[str, object]:
+    """The recipe as seen from another folder: its relative paths lead to the same places."""
+
+    def moved(block: object, key: str, suffix: str = "") -> object:
+        path = block.get(key) if isinstance(block, dict) else None
+        if not isinstance(path, str) or not path.endswith(suffix) or Path(path).is_absolute():
+            return block
+        return {**block, key: os.path.relpath((home / path).resolve(), folder)}  # type: ignore[dict-item]
+
+    def moved_folder(block: object, key: str) -> object:
+        """A key that may also name something of the Hub."""
+        path = block.get(key) if isinstance(block, dict) else None
+        return moved(block, key) if str(path).startswith(".") else block
+
+    content = {
+        **content,
+        "dataset": moved_folder(content.get("dataset"), "id"),
+        "teacher": moved(content.get("teacher"), "weights", ".safetensors"),
+    }
+    if "generator" in content:
+        generator = moved_folder(content["generator"], "transformer")
+        content["generator"] = moved_folder(generator, "vae")
+    observers = content.get("observers")
+    if isinstance(observers, list):
+        content["observers"] = [moved(o, "weights", ".safetensors") for o in observers]
+    return content
+
+
+def _with(base: Mapping[str, object], setting: Setting, recipe: Path) -> dict[str, object]:
+    """The content of a recipe with some of its keys set; blocks on the way must be there."""
+    content: dict[str, object] = json.loads(json.dumps(base))
+    for key, value in setting.items():
+        *way, last = key.split(".")
+        block: object = content
+        for depth, part in enumerate(way):
+            if isinstance(block, dict) and part in block:
+                block = block[part]
+            elif isinstance(block, list) and part.isdigit() and int(part) < len(block):
+                block = block[int(part)]
+            else:
+                raise _nowhere(key, ".".join(way[: depth + 1]), recipe)
+        if isinstance(block, dict):
+            block[last] = value
+        elif isinstance(block, list) and last.isdigit() and int(last) < len(block):
+            block[int(last)] = value
+        else:
+            raise _nowhere(key, key, recipe)
+    return content
+
+
+def _nowhere(key: str, part: str, recipe: Path) -> UsageError:
+    return UsageError(
+        f"the recipe has no block '{part}'",
+        where=f"--set {key}",
+        mend=f"write the block into {recipe} first",
+    )
