@@ -17,11 +17,18 @@ from tests.fakes import TinyBench, made_by, stored, target_of, tiny_data, units_
 
 IPC = 2
 TINY_QUEUE = {"arch": "convnet2-w4", "batch": 4, "train_steps": 1, "fetch": 1}
+TINY_LATENT_NET = {"width": 4, "depth": 1, "epochs": 1, "batch": 8}
 QUICK: dict[str, dict[str, object]] = {
     "dm": {"iterations": 4, "batch_real": 4, "arch": "convnet2-w4", "together": 2},
     "idm": {"iterations": 4, "batch_real": 4, "queue": TINY_QUEUE, "together": 2},
     "bacon": {"iterations": 4, "batch_real": 4, "queue": TINY_QUEUE, "together": 2},
     "dit": {"steps": 4, "together": 2},
+    "igds": {
+        "steps": 4,
+        "together": 2,
+        "prototype": {"network": TINY_LATENT_NET, "ensemble": 1},
+        "context": {"network": TINY_LATENT_NET},
+    },
 }
 """Settings under which a method is done in a moment on 3 classes of 8 x 8 pixels."""
 
