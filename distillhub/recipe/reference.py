@@ -14,7 +14,13 @@ from pydantic import BaseModel
 from distillhub import methods
 from distillhub.data.specs import ImageFormat, SourceSpec
 from distillhub.evaluation.specs import Cited, EvalSpec, Expectation
-from distillhub.models.specs import ModelSpec, TrainSpec
+from distillhub.models.specs import (
+    DiffusionSpec,
+    GeneratorTrainSpec,
+    ModelSpec,
+    TrainSpec,
+    VaeTrainSpec,
+)
 from distillhub.packaging.specs import CardSpec, PackageSpec, PublishSpec
 from distillhub.recipe.schema import Recipe
 from distillhub.relabel.spec import RelabelSpec, ViewSpec
@@ -33,12 +39,18 @@ _LINKS = {
     "PublishSpec": "publish",
     "ModelSpec": "a-network-with-existing-weights",
     "TrainSpec": "a-network-to-be-trained",
+    "GeneratorTrainSpec": "a-generator-to-be-trained",
+    "VaeTrainSpec": "generatorvae",
+    "DiffusionSpec": "a-published-generator",
 }
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The recipe", Recipe),
     ("`dataset`", SourceSpec),
     ("A network to be trained", TrainSpec),
     ("A network with existing weights", ModelSpec),
+    ("A generator to be trained", GeneratorTrainSpec),
+    ("`generator.vae`", VaeTrainSpec),
+    ("A published generator", DiffusionSpec),
     ("`images`", ImageFormat),
     ("`relabel`", RelabelSpec),
     ("`relabel.views`", ViewSpec),
@@ -50,7 +62,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`publish`", PublishSpec),
 )
 _WRITTEN = {"pin", "kind"}
-"""Keys that nobody types: `resolve` writes the one, the other follows from `weights`."""
+"""Keys that nobody types: `resolve` writes the one, the other follows from the block's keys."""
 
 
 def reference() -> str:
@@ -112,7 +124,8 @@ def _recipe_kind(key: str) -> str:
         "method": "its name, version and keys",
         "teacher": f"{network} or null",
         "observers": f"list of {network}",
-        "generator": "null",
+        "generator": f"[to be trained](#{_LINKS['GeneratorTrainSpec']}), "
+        f"[published](#{_LINKS['DiffusionSpec']}) or null",
         "evaluate": "list of [entries](#evaluate)",
         "relabel": "[block](#relabel) or null",
         "publish": "[block](#publish) or null",
