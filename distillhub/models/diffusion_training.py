@@ -143,14 +143,15 @@ def training_loss(
         net: The transformer.
         x0: Clean latents, [n, c, h, w].
         labels: [n] int64, the null label where it is dropped.
-        index: Steps of `schedule`, [n] int64; its timesteps must be all of the training.
+        index: Steps, [n] int64 on the CPU, where the tables of the schedule are.
         noise: Like `x0`.
-        schedule: All levels of the training.
+        schedule: All levels of the training, so that a step is its timestep.
         learned_variance: Whether the output has a second half for the variance.
     """
-    abar = schedule.abar[index.cpu()].to(x0.device, torch.float32).view(-1, 1, 1, 1)
+    abar = schedule.abar[index].to(x0.device, torch.float32).view(-1, 1, 1, 1)
     z = abar.sqrt() * x0 + (1 - abar).sqrt() * noise
-    out = net(z, timestep=index, class_labels=labels, return_dict=False)[0].float()
+    tau = index.to(x0.device)
+    out = net(z, timestep=tau, class_labels=labels, return_dict=False)[0].float()
     eps: Tensor = out[:, : x0.shape[1]]
     loss = (eps - noise).square().mean(dim=(1, 2, 3))
     if learned_variance:
@@ -182,7 +183,7 @@ def _step(
             parts.net,
             x0,
             labels.to(device),
-            index=index.to(device),
+            index=index,
             noise=noise.to(device),
             schedule=schedule,
             learned_variance=spec.variance == "learned",

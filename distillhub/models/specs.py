@@ -112,9 +112,9 @@ class GeneratorTrainSpec(Spec):
     kind: Literal["train"] = "train"
     arch: Annotated[str, AfterValidator(_dit)]
     """Width, depth, heads and patch: `dit-w128-d4-h4-p2`."""
-    steps: int = Field(default=1500, gt=0)
-    batch: int = Field(default=128, gt=0)
-    lr: float = Field(default=1e-3, gt=0)
+    steps: int = Field(default=2000, gt=0)
+    batch: int = Field(default=64, gt=0)
+    lr: float = Field(default=2e-3, gt=0)
     """Of AdamW."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """`cosine` ends at 0."""

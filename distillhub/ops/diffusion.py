@@ -150,14 +150,14 @@ def variational_bound(
         z: The same at the levels of `index`.
         eps: Predicted noise.
         v: Predicted place of the log variance between its bounds, as in `posterior`.
-        index: Steps, [n] int64.
+        index: Steps, [n] int64 on the CPU, where the tables are.
         schedule: Their levels.
 
     Source: Nichol and Dhariwal 2021, equations 4 to 6 and 15.
     """
 
     def at(table: Tensor) -> Tensor:
-        return table[index.cpu()].to(z.device, torch.float32).view(-1, 1, 1, 1)
+        return table[index].to(z.device, torch.float32).view(-1, 1, 1, 1)
 
     abar, before = schedule.abar, schedule.abar_before
     to_x0 = at(schedule.beta * before.sqrt() / (1 - abar))
@@ -174,7 +174,8 @@ def variational_bound(
         + (true_mean - mean).square() * (-log_variance).exp()
     )
     likelihood = _discrete_log_likelihood(x0, mean, 0.5 * log_variance)
-    terms = torch.where(index.view(-1, 1, 1, 1) == 0, -likelihood, divergence)
+    first = (index == 0).to(z.device).view(-1, 1, 1, 1)
+    terms = torch.where(first, -likelihood, divergence)
     return terms.mean(dim=(1, 2, 3)) / math.log(2)
 
 
