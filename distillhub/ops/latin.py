@@ -28,8 +28,9 @@ def lattice(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tenso
     if n < 2:
         raise ValueError(f"a lattice of {n} sample is 0 everywhere; draw normal noise")
     order = torch.rand((n, *shape), generator=generator).argsort(dim=0)
-    quantiles = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
-    return quantiles.to(torch.float32)[order]
+    middle = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    quantiles: Tensor = torch.special.ndtri(middle).to(torch.float32)
+    return quantiles[order]
 
 
 def start_noise(
