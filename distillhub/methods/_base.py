@@ -1,18 +1,23 @@
 """The contract of a method: a frozen value with the paper's settings and its functions."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import Field, JsonValue
 from torch import Tensor
 
+from distillhub.data import codec
 from distillhub.data.real import RealData
 from distillhub.models.diffusion import Diffusion
+from distillhub.models.specs import Arch
 from distillhub.models.zoo import Classifier
 from distillhub.ops.progress import Progress, State
+from distillhub.records.distilled import DistilledSet
 from distillhub.spec import Spec
 from distillhub.units import Group, Target, WorkUnit
 
@@ -34,6 +39,59 @@ class Synthesis(NamedTuple):
     """[n, C, H, W] float32 in [0, 1]."""
     rows: Tensor | None = None
     """[n] int64: row of the training split that each image copies; None where images are made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Assembly:
+    """A set put together of what exists, in place of a `Synthesis`: nothing is encoded twice.
+
+    The first images are those of another build, in their stored bytes; real ones follow.
+    """
+
+    files: Sequence[bytes]
+    """Encoded images."""
+    real: RealData
+    """The real images, a part of the training split."""
+    labels: Tensor
+    """[len(files) + len(real)] int64: classes may have different numbers of images."""
+    record: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What the card tells of it."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def rows(self) -> Tensor:
+        """[n] int64: row of the training split that each image copies; -1 for those of `files`."""
+        return torch.cat([torch.full((len(self.files),), -1), self.real.origin])
+
+    @cached_property
+    def images(self) -> Tensor:
+        """All images, [n, C, H, W] float32 in [0, 1]; the pipeline reads them bit by bit."""
+        real = self.real.images(range(len(self.real)))
+        if not self.files:
+            return real
+        return torch.cat([codec.to_float(codec.decode(self.files, 1 if self.real.channels == 1 else 3)), real])
+
+
+class StudentSpec(Spec):
+    """A network that a method trains on the images of another build."""
+
+    protocol: str
+    """Of evaluation; says how it is trained."""
+    arch: Arch | None = None
+    """None: the protocol's own student."""
+    seed: int = Field(default=0, ge=0)
+
+
+class Student(NamedTuple):
+    """A trained student."""
+
+    identity: str
+    """sha256 of its weights."""
+    arch: str
+    logits: Callable[[Tensor], Tensor]
+    """Images [n, C, H, W] in [0, 1] at their stored size -> logits [n, num_classes]."""
 
 
 LatentShape = tuple[int, int, int]
@@ -100,6 +158,24 @@ class Workbench(Protocol):
         All recipes with the same name, key and data pin share it.
         """
 
+    def artifact(self, base: str) -> DistilledSet:
+        """The finished set of a build that `Method.bases` names, labels included."""
+
+    def student(
+        self, spec: StudentSpec, base: str, *, number: int = 0, state: State | None = None
+    ) -> Generator[Progress, None, Student]:
+        """Train a network on the set of a base, to the last epoch; kept for all recipes.
+
+        Stored soft labels are used where the set and the protocol have them, else those that the
+        teacher gives online, else the classes. One that is kept already is returned at once.
+
+        Args:
+            spec: Which network, trained how.
+            base: A build that `Method.bases` names.
+            number: Of several students that differ in their seeds alone.
+            state: A snapshot that this generator reported; of another student, it is left alone.
+        """
+
 
 class Method(Spec):
     """Base of all methods. Subclasses are final and narrow `name` and `version` to a Literal."""
@@ -122,6 +198,26 @@ class Method(Spec):
         """Blocks of the recipe that must not be null: "teacher", "observers", "generator"."""
         return ()
 
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Builds it rests on: names of recipes beside its own, or paths from there."""
+        return ()
+
+    @property
+    def students(self) -> tuple[StudentSpec, ...]:
+        """The students it trains on its bases."""
+        return ()
+
+    @property
+    def even(self) -> bool:
+        """Whether every class gets `ipc` images; else `ipc` is their mean."""
+        return True
+
+    @property
+    def by_reference(self) -> bool:
+        """Whether real images are published by name and digest, without pixels."""
+        return False
+
     @abstractmethod
     def plan(self, target: Target) -> Iterator[Group]:
         """Which slots are made together; every slot exactly once."""
@@ -129,12 +225,17 @@ class Method(Spec):
     @abstractmethod
     def synthesize(
         self, units: Sequence[WorkUnit], bench: Workbench, state: State | None = None
-    ) -> Generator[Progress, None, Synthesis]:
+    ) -> Generator[Progress, None, Synthesis | Assembly]:
         """Make the images of `units`, yielding progress; `state` is a snapshot to go on from."""
 
     def check(self, target: Target, counts: Sequence[int]) -> Iterator[str]:
         """What makes this method impossible here (`counts`: training images per class)."""
         del target, counts
+        yield from ()
+
+    def check_bases(self, target: Target, ipcs: Mapping[str, int]) -> Iterator[str]:
+        """What makes this method impossible on its bases (`ipcs`: their images per class)."""
+        del target, ipcs
         yield from ()
 
     @abstractmethod

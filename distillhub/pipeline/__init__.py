@@ -8,9 +8,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distillhub.pipeline.building import build, export, indexed, status
+    from distillhub.pipeline.building import build, export, status
     from distillhub.pipeline.plan import Plan, make_plan
-    from distillhub.pipeline.project import Project
+    from distillhub.pipeline.project import Project, indexed
     from distillhub.pipeline.resolve import resolve_recipe
     from distillhub.pipeline.stages import run_stage
     from distillhub.pipeline.versions import STAGES
@@ -34,7 +34,7 @@ _HOMES = {
     "Project": "project",
     "build": "building",
     "export": "building",
-    "indexed": "building",
+    "indexed": "project",
     "make_plan": "plan",
     "resolve_recipe": "resolve",
     "run_stage": "stages",

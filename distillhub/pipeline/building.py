@@ -5,16 +5,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from distillhub.digests import fingerprint
 from distillhub.errors import Fault, RecipeError, UsageError
 from distillhub.evaluation import protocols
+from distillhub.pipeline.bases import chain
 from distillhub.pipeline.dvcfile import make_workspace, reproduce, write_index
 from distillhub.pipeline.files import inheritable_lock, storage_errors, write_text
-from distillhub.pipeline.project import LOCAL, Project
+from distillhub.pipeline.project import LOCAL, Project, indexed
 from distillhub.pipeline.reporting import Reporter
-from distillhub.pipeline.resolve import resolve_recipe
+from distillhub.pipeline.resolve import check_bases, resolve_recipe
 from distillhub.pipeline.run import pick_device
 from distillhub.pipeline.stages import folder_digest, run_stage, work_digest
 from distillhub.pipeline.versions import STAGES, WRITES
@@ -37,6 +36,8 @@ def build(
 ) -> Path:
     """Build a recipe and return its finished data set folder; what is up to date is not made again.
 
+    The builds that it rests on are made first, each in its own place.
+
     Args:
         recipe: The recipe's file.
         reporter: Told how it goes.
@@ -52,11 +53,25 @@ def build(
         RecipeError: If the recipe or its data cannot be used; nothing was started.
         PipelineError: If a stage failed.
     """
-    content = load_recipe(recipe)
-    if not allow_cpu and pick_device().type == "cpu":
-        refuse_cpu(content, recipe)
-    project = place(recipe, keep=keep, replace=replace, workspace=workspace)
-    stem = recipe.stem
+    *bases, last = chain(recipe)
+    for step in (*bases, last):
+        if not allow_cpu and pick_device().type == "cpu":
+            refuse_cpu(step.recipe, step.path)
+    placed = {}
+    for step in bases:
+        placed[step.path] = place(step.path, keep=False, replace=replace, workspace=None)
+    placed[last.path] = place(recipe, keep=keep, replace=replace, workspace=workspace)
+    for step in (*bases, last):
+        if step.bases:
+            check_bases(step, placed[step.path], update=update)
+    for step in bases:
+        reporter.note(f"{last.path.stem} rests on {step.path.stem}")
+        _build(step.path.stem, placed[step.path], reporter, direct=direct, update=update)
+    return _build(last.path.stem, placed[last.path], reporter, direct=direct, update=update)
+
+
+def _build(stem: str, project: Project, reporter: Reporter, *, direct: bool, update: bool) -> Path:
+    """Build one recipe in its place; its bases are there."""
     lock = project.state / "locks" / f"{fingerprint(str(project.root), stem)[:16]}.lock"
     with (
         storage_errors(project.state),
@@ -79,20 +94,22 @@ def refuse_cpu(content: Recipe, path: Path) -> None:
     Raises:
         RecipeError: Naming them.
     """
+    named = [(f"evaluate.{i}", block.protocol) for i, block in enumerate(content.evaluate)]
+    named += [("method.student", student.protocol) for student in content.method.students]
     heavy = [
-        (i, block.protocol)
-        for i, block in enumerate(content.evaluate)
-        if protocols.get(block.protocol).gpu
+        (place, name)
+        for place, name in named
+        if name in protocols.names() and protocols.get(name).gpu
     ]
     if heavy:
         raise RecipeError.of(
             Fault(
                 f"protocol {name} is meant for a GPU, and there is none",
-                f"{path}: evaluate.{index}.protocol",
+                f"{path}: {place}.protocol",
                 "build on a machine with a CUDA device, choose a protocol for CPUs, "
                 "or give --allow-cpu",
             )
-            for index, name in heavy
+            for place, name in heavy
         )
 
 
@@ -152,17 +169,6 @@ def _place(
     _bring(recipe, space, replace=replace)
     _bring_sources(recipe, home, space)
     return space
-
-
-def indexed(project: Project) -> list[str]:
-    """The recipes in a project's index."""
-    content = YAML(typ="safe", pure=True).load(project.index) if project.index.exists() else {}
-    stems = content.get("recipes") if isinstance(content, dict) else None
-    if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
-        raise RecipeError(
-            "not a list of recipes", where=str(project.index), mend="write recipes: [name, name]"
-        )
-    return stems
 
 
 def _bring(recipe: Path, space: Project, *, replace: bool) -> None:

@@ -4,14 +4,18 @@ Each is a function of its recipe blocks and a `StageRun`; it writes one folder, 
 """
 
 import functools
+import itertools
+import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from distillhub.data import codec
@@ -19,12 +23,13 @@ from distillhub.data.sources import RealData, open_split
 from distillhub.data.specs import ImageFormat, SourceSpec
 from distillhub.digests import fingerprint
 from distillhub.errors import DivergedError, PipelineError
-from distillhub.methods._base import Method, Synthesis
+from distillhub.methods._base import Assembly, Method, Synthesis
 from distillhub.models import training, weights
 from distillhub.models.specs import GeneratorSpec, ModelSpec, NetworkSpec, TrainSpec
 from distillhub.models.zoo import Classifier, pretrained
 from distillhub.packaging import parquet
 from distillhub.packaging.specs import PackageSpec
+from distillhub.pipeline.bases import opened_bases, real_share
 from distillhub.pipeline.checkpoint import drive, load_tensors, save_tensors
 from distillhub.pipeline.files import replaced_folder, write_json
 from distillhub.pipeline.generators import make_generator
@@ -40,6 +45,12 @@ from distillhub.relabel.spec import RelabelSpec
 from distillhub.units import Slot, Target, WorkUnit, derive_seed
 
 IMAGES = "images.parquet"
+RECORD = "record.json"
+"""What a method tells of its images; absent where it tells nothing."""
+TOLD = "told"
+"""Key of the same in the file of a finished chunk."""
+ENCODED = 256
+"""Real images that are read and encoded at a time."""
 
 
 def training_key(dataset: SourceSpec) -> dict[str, object]:
@@ -180,11 +191,19 @@ def chunks(method: Method, target: Target, seed: int) -> Iterator[_Chunk]:
 
 
 def synthesize(
-    run: StageRun, *, seed: int, dataset: SourceSpec, ipc: int, method: Method, images: ImageFormat
+    run: StageRun,
+    *,
+    seed: int,
+    dataset: SourceSpec,
+    ipc: int,
+    method: Method,
+    images: ImageFormat,
+    bases: Mapping[str, str],
 ) -> None:
     """Make the images and encode them: `images/images.parquet`, ordered by class and number."""
     pin = dataset.pinned
     target = Target(len(pin.class_names), ipc, pin.channels, pin.height, pin.width)
+    folders = opened_bases(run.stem, method.bases, bases, run.project)
     bench = PipelineBench(
         data=open_split(dataset, "train", run.project.sources_for(dataset)),
         data_key=fingerprint(training_key(dataset)),
@@ -193,41 +212,90 @@ def synthesize(
         checkpoints=run.project.state / WEIGHTS,
         seed=seed,
         device=run.device,
+        bases=folders,
+        scratch=run.work.path / "arrow",
     )
-    made: dict[Slot, tuple[bytes, int]] = {}
+    made: list[tuple[Slot, bytes, int]] = []
+    told: dict[str, JsonValue] = {}
     for chunk in chunks(method, target, seed):
         done = run.work.finished(chunk.name)
         if not done.exists():
             synthesis, trace = _synthesize_chunk(run, method, chunk, bench)
-            tensors = {"images": synthesis.images} | (
-                {} if synthesis.rows is None else {"rows": synthesis.rows}
-            )
-            save_tensors(done, tensors, **trace)
+            saying = json.dumps(synthesis.record if isinstance(synthesis, Assembly) else {})
+            save_tensors(done, _tensors(synthesis), **trace, **{TOLD: saying})
             run.work.checkpoint(chunk.name).clear()
         tensors, record = load_tensors(done)
+        told |= json.loads(str(record.pop(TOLD, "{}")))
         for key, value in record.items():
             if isinstance(value, int | float):
                 run.facts[f"last_{key}"] = value
         slots = [slot for unit in chunk.units for slot in unit.slots]
-        rows = tensors["rows"].tolist() if "rows" in tensors else [-1] * len(slots)
-        for slot, content, row in zip(
-            slots, codec.encode(tensors["images"], images), rows, strict=True
-        ):
-            made[slot] = (content, row)
+        if "labels" in tensors:
+            slots = _numbered(tensors["labels"].tolist())
+        made += _encoded(tensors, slots, bench.data, images)
     expected = {Slot(c, n) for c in range(target.num_classes) for n in range(ipc)}
-    if made.keys() != expected:
+    slots = [slot for slot, _, _ in made]
+    if len(slots) != len(expected) or (method.even and set(slots) != expected):
         raise PipelineError(
-            f"{len(made)} images were made, {len(expected)} were asked for", where="synthesize"
+            f"{len(slots)} images were made, {len(expected)} were asked for", where="synthesize"
         )
+    made.sort(key=lambda image: image[0])
+    if "base" in told:
+        told["base_real_share"] = real_share(folders, str(told["base"]))
     with replaced_folder(run.project.artifacts(run.stem) / "images") as out:
         write_images(
-            out, [made[slot] for slot in sorted(made)], [slot.label for slot in sorted(made)]
+            out, [(content, row) for _, content, row in made], [slot.label for slot, _, _ in made]
         )
+        if told:
+            write_json(out / RECORD, told)
+
+
+def _tensors(synthesis: Synthesis | Assembly) -> dict[str, Tensor]:
+    """What is kept of a finished chunk: images, or files and rows of what exists already."""
+    if isinstance(synthesis, Synthesis):
+        rows = {} if synthesis.rows is None else {"rows": synthesis.rows}
+        return {"images": synthesis.images, **rows}
+    joined = np.frombuffer(b"".join(synthesis.files), np.uint8).copy()
+    return {
+        "files": torch.from_numpy(joined),
+        "sizes": torch.tensor([len(file) for file in synthesis.files], dtype=torch.int64),
+        "rows": synthesis.real.origin,
+        "labels": synthesis.labels,
+    }
+
+
+def _encoded(
+    tensors: Mapping[str, Tensor], slots: Sequence[Slot], data: RealData, images: ImageFormat
+) -> Iterator[tuple[Slot, bytes, int]]:
+    """Slot, file and row of the training split (-1: no copy) of every image of a chunk."""
+    if "images" in tensors:
+        rows = tensors["rows"].tolist() if "rows" in tensors else [-1] * len(slots)
+        yield from zip(slots, codec.encode(tensors["images"], images), rows, strict=True)
+        return
+    sizes = tensors["sizes"].tolist()
+    ends = list(itertools.accumulate(sizes, initial=0))
+    files = tensors["files"].numpy()
+    for slot, (start, end) in zip(slots, itertools.pairwise(ends), strict=False):
+        yield slot, files[start:end].tobytes(), -1
+    rest = iter(slots[len(sizes) :])
+    for part in torch.split(tensors["rows"], ENCODED):
+        contents = codec.encode(data.images(part), images)
+        yield from zip(itertools.islice(rest, len(part)), contents, part.tolist(), strict=True)
+
+
+def _numbered(labels: Sequence[int]) -> list[Slot]:
+    """Slots of images that came in the order of `labels`: each class counts its own."""
+    seen: dict[int, int] = {}
+    slots = []
+    for label in labels:
+        seen[label] = seen.get(label, -1) + 1
+        slots.append(Slot(label, seen[label]))
+    return slots
 
 
 def _synthesize_chunk(
     run: StageRun, method: Method, chunk: _Chunk, bench: PipelineBench
-) -> tuple[Synthesis, dict[str, float]]:
+) -> tuple[Synthesis | Assembly, dict[str, float]]:
     trace: dict[str, float] = {}
 
     def work(state):  # type: ignore[no-untyped-def]
@@ -245,7 +313,7 @@ def _synthesize_chunk(
             trace.update(progress.metrics)
             yield progress
 
-    synthesis: Synthesis = drive(
+    synthesis: Synthesis | Assembly = drive(
         work,
         label=f"{method.name} {chunk.name}",
         checkpoint=run.work.checkpoint(chunk.name),
@@ -253,6 +321,13 @@ def _synthesize_chunk(
         stop=run.stop,
     )
     count = sum(len(unit.slots) for unit in chunk.units)
+    if isinstance(synthesis, Assembly):
+        if len(synthesis) != count or len(synthesis.files) + len(synthesis.real) != count:
+            raise PipelineError(
+                f"{method.name} put {len(synthesis)} images together for {count} slots",
+                where=chunk.name,
+            )
+        return synthesis, trace
     made = synthesis.images.detach().to("cpu", torch.float32)
     if len(made) != count:
         raise PipelineError(

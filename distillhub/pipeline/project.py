@@ -5,8 +5,10 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from distillhub.data.specs import SourceSpec
-from distillhub.errors import UsageError
+from distillhub.errors import RecipeError, UsageError
 
 MARKER = "distillhub.toml"
 LOCAL = "distillhub.local.toml"
@@ -107,6 +109,17 @@ class Project:
         if dataset.id.startswith(".") and dataset.id not in found:
             found[dataset.id] = (self.recipes / dataset.id).resolve()
         return found
+
+
+def indexed(project: Project) -> list[str]:
+    """The recipes in a project's index."""
+    content = YAML(typ="safe", pure=True).load(project.index) if project.index.exists() else {}
+    stems = content.get("recipes") if isinstance(content, dict) else None
+    if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
+        raise RecipeError(
+            "not a list of recipes", where=str(project.index), mend="write recipes: [name, name]"
+        )
+    return stems
 
 
 def environment_sources() -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -14,6 +14,7 @@ from distillhub.errors import Fault, RecipeError
 from distillhub.evaluation import protocols
 from distillhub.models.specs import ModelSpec, NetworkSpec, TrainSpec
 from distillhub.models.zoo import build, find_weights, parse_arch
+from distillhub.pipeline.bases import Link, base_digests, compared, find_built, link
 from distillhub.pipeline.files import storage_errors, write_text
 from distillhub.pipeline.generators import generator_faults, pinned_generator
 from distillhub.pipeline.project import WEIGHTS, Project
@@ -36,12 +37,18 @@ def resolve_recipe(path: Path, project: Project, *, update: bool = False) -> Res
             time.
 
     Raises:
-        RecipeError: With all faults of the recipe, its data and its weights.
+        RecipeError: With all faults of the recipe, its data, its weights and its bases, or if a
+            base is not built yet.
     """
     recipe = load_recipe(path)
+    written = project.written(path.stem)
     target = project.resolved(path.stem)
     kept = kept_pin(recipe.dataset, target, update=update)
-    resolved = resolve(recipe, project.written(path.stem), project, kept)
+    resolved = resolve(recipe, written, project, kept)
+    if recipe.method.bases:
+        check_bases(link(written), project, update=update)
+        digests = base_digests(written, project)
+        resolved = resolved.model_copy(update={"bases": digests})
     text = _HEADER + to_yaml(resolved.model_dump(mode="json"))
     if not target.exists() or target.read_text(encoding="utf-8") != text:
         with storage_errors(target.parent):
@@ -49,20 +56,38 @@ def resolve_recipe(path: Path, project: Project, *, update: bool = False) -> Res
     return resolved
 
 
+def check_bases(upper: Link, project: Project, *, update: bool = False) -> None:
+    """Compare a recipe with those it rests on; nothing is built.
+
+    Args:
+        upper: The recipe.
+        project: Where it is built.
+        update: Take the data as they are now.
+
+    Raises:
+        RecipeError: With everything in which they do not fit together.
+    """
+
+    def pin_of(path: Path, recipe: Recipe, place: Project | None) -> DataPin:
+        resolved = None if place is None else place.resolved(path.stem)
+        kept = None if resolved is None else kept_pin(recipe.dataset, resolved, update=update)
+        sources = project.sources
+        if recipe.dataset.id.startswith("."):
+            sources[recipe.dataset.id] = (path.parent / recipe.dataset.id).resolve()
+        return _pin(recipe, path, sources, project, kept)
+
+    bases = {}
+    for path in upper.bases.values():
+        base = load_recipe(path)
+        bases[path] = (base, pin_of(path, base, find_built(path, project)))
+    faults = list(compared(upper, pin_of(upper.path, upper.recipe, project), bases))
+    if faults:
+        raise RecipeError.of(faults)
+
+
 def resolve(recipe: Recipe, path: Path, project: Project, kept: DataPin | None) -> ResolvedRecipe:
-    """The resolved recipe, without writing anything."""
-    pin = pin_source(
-        _at_revision(recipe.dataset, kept),
-        project.sources_for(recipe.dataset),
-        project.state / "digests.json",
-    )
-    if kept is not None and (pin.train, pin.test) != (kept.train, kept.test):
-        raise RecipeError(
-            f"the images or labels of {recipe.dataset.id} are not those that this recipe was "
-            f"resolved with (train {kept.train.sha256[:12]} then, {pin.train.sha256[:12]} now)",
-            where=f"{path}: dataset",
-            mend="bring the old data back, or accept the new with --update",
-        )
+    """The resolved recipe, without writing anything; its bases are not looked for."""
+    pin = _pin(recipe, path, project.sources_for(recipe.dataset), project, kept)
     dataset = recipe.dataset.model_copy(update={"pin": pin, "revision": pin.revision})
     pinned = recipe.model_copy(update={"dataset": dataset})
     faults = list(_impossible(pinned, path))
@@ -89,6 +114,25 @@ def resolve(recipe: Recipe, path: Path, project: Project, kept: DataPin | None) 
             "code": CODE,
         }
     )
+
+
+def _pin(
+    recipe: Recipe,
+    path: Path,
+    sources: Mapping[str, Path],
+    project: Project,
+    kept: DataPin | None,
+) -> DataPin:
+    """The pin of a recipe's data set, which is the one of the last time where there was one."""
+    pin = pin_source(_at_revision(recipe.dataset, kept), sources, project.state / "digests.json")
+    if kept is not None and (pin.train, pin.test) != (kept.train, kept.test):
+        raise RecipeError(
+            f"the images or labels of {recipe.dataset.id} are not those that this recipe was "
+            f"resolved with (train {kept.train.sha256[:12]} then, {pin.train.sha256[:12]} now)",
+            where=f"{path}: dataset",
+            mend="bring the old data back, or accept the new with --update",
+        )
+    return pin
 
 
 def kept_pin(dataset: SourceSpec, resolved: Path, *, update: bool) -> DataPin | None:

@@ -18,7 +18,7 @@ CODE: dict[str, int] = {
 
 BLOCKS: dict[str, tuple[str, ...]] = {
     "models": ("dataset", "teacher", "observers", "generator"),
-    "synthesize": ("seed", "dataset", "ipc", "method", "images"),
+    "synthesize": ("seed", "dataset", "ipc", "method", "images", "bases"),
     "relabel": ("dataset", "relabel"),
     "package": ("name", "dataset", "ipc", "method", "images", "package"),
     "evaluate": ("seed", "dataset", "ipc", "images", "relabel", "evaluate"),

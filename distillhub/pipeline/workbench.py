@@ -1,17 +1,23 @@
 """The workbench handed to methods: data, networks, generators, resources."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from distillhub.data.sources import RealData
 from distillhub.digests import fingerprint
+from distillhub.methods._base import Student, StudentSpec
 from distillhub.models import diffusion_files, weights
 from distillhub.models.diffusion import Diffusion
 from distillhub.models.zoo import Classifier
+from distillhub.ops.progress import Progress, State
+from distillhub.pipeline.bases import digest_in
 from distillhub.pipeline.store import stored
+from distillhub.pipeline.tutoring import train_student
+from distillhub.records.distilled import DistilledSet
 from distillhub.units import derive_seed
 
 
@@ -28,7 +34,22 @@ class PipelineBench:
         checkpoints: Path,
         seed: int,
         device: torch.device,
+        bases: Mapping[str, Path] = MappingProxyType({}),
+        scratch: Path | None = None,
     ) -> None:
+        """Open nothing yet.
+
+        Args:
+            data: The training split.
+            data_key: What of it results depend on, as a digest.
+            models: Networks of the recipe.
+            resources: What recipes share.
+            checkpoints: Weights of others.
+            seed: Of the recipe.
+            device: Where to work.
+            bases: Folders of finished sets by the words of `Method.bases`.
+            scratch: Where they may be unpacked; None: a temporary folder.
+        """
         self.data = data
         self.device = device
         self.dtype = torch.float32
@@ -37,6 +58,8 @@ class PipelineBench:
         self._resources = resources
         self._checkpoints = checkpoints
         self._seed = seed
+        self._bases = bases
+        self._scratch = scratch
 
     @functools.cache  # noqa: B019 - lives as long as the stage
     def network(self, role: str) -> Classifier:
@@ -56,4 +79,29 @@ class PipelineBench:
         """A folder built once and shared by all recipes with the same name, key and data."""
         return stored(
             self._resources, f"{name}-{fingerprint(name, key, self._data_key)[:32]}", build
+        )
+
+    @functools.cache  # noqa: B019 - lives as long as the stage
+    def artifact(self, base: str) -> DistilledSet:
+        """The finished set of a build that `Method.bases` names."""
+        return DistilledSet.open(self._bases[base], cache=self._scratch)
+
+    def student(
+        self, spec: StudentSpec, base: str, *, number: int = 0, state: State | None = None
+    ) -> Generator[Progress, None, Student]:
+        """A network trained on the set of a base, to the last epoch; kept for all recipes."""
+        has_teacher = (self._models / "teacher.json").exists()
+        return train_student(
+            spec,
+            self.artifact(base),
+            digest_in(self._bases[base]),
+            number=number,
+            data=self.data,
+            teacher=self.network("teacher") if has_teacher else None,
+            teacher_sha256=weights.read_record(self._models, "teacher").sha256
+            if has_teacher
+            else None,
+            resources=self._resources,
+            device=self.device,
+            state=state,
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, InstanceOf, SerializeAsAny, field_validator
 
-from distillhub.data.specs import ImageFormat, SourceSpec
+from distillhub.data.specs import Digest, ImageFormat, SourceSpec
 from distillhub.errors import Fault
 from distillhub.evaluation.arms import arms_of
 from distillhub.evaluation.specs import EvalSpec
@@ -78,6 +78,8 @@ class Recipe(Spec):
 class ResolvedRecipe(Recipe):
     """What `resolve` writes: every default spelled out, inputs pinned, stage versions added."""
 
+    bases: dict[str, Digest] = Field(default_factory=dict)
+    """Digest of the finished set of each build it rests on, by the stem of its recipe."""
     code: dict[str, Annotated[int, Field(gt=0)]]
     """Version of each stage's results; see `pipeline.versions`."""
 
@@ -101,6 +103,12 @@ def contradictions(recipe: Recipe) -> Iterator[Fault]:
             )
     if recipe.generator is not None:
         yield from _about_generator(recipe, recipe.generator)
+    if recipe.method.by_reference and recipe.images.codec == "jpeg":
+        yield Fault(
+            "jpeg changes pixels, but the real images are published by the digest of theirs",
+            "images.codec",
+            "set it to png or webp, or method.publish to pixels",
+        )
     if recipe.relabel is not None and not present[recipe.relabel.by]:
         yield Fault(
             f"soft labels come from the {recipe.relabel.by}, but there is none",
@@ -143,13 +151,21 @@ def _about_generator(recipe: Recipe, generator: GeneratorSpec) -> Iterator[Fault
             "generator.license",
             "write it as the Hub spells it; the card carries it",
         )
-    elif _no_commerce(given) and not _may_be_so(recipe.card.license):
+        return
+    conflict = license_conflict(given, recipe.card.license)
+    if conflict:
         yield Fault(
-            f"the images come from a generator under {given}, but the set would be published under "
-            f"{recipe.card.license}, which allows commercial use",
+            f"the images come from a generator under {given}, {conflict}",
             "card.license",
             f"set it to {given}, or to other with license_name and license_link",
         )
+
+
+def license_conflict(given: str, own: str) -> str:
+    """How a set's license allows more than that of what it is made from; empty if it does not."""
+    if not _no_commerce(given) or _may_be_so(own):
+        return ""
+    return f"but the set would be published under {own}, which allows commercial use"
 
 
 def _no_commerce(name: str) -> bool:
