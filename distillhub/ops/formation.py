@@ -72,6 +72,25 @@ def expand(mosaics: Tensor, formation: int) -> Tensor:
     )
 
 
+def expand_one(mosaics: Tensor, formation: int, places: Tensor) -> Tensor:
+    """One sub-image of every mosaic at full size.
+
+    Args:
+        mosaics: [n, C, H, W].
+        formation: Sub-images per side, l.
+        places: [n] int64, number of the sub-image, row by row.
+
+    Returns:
+        [n, C, H, W].
+    """
+    if formation == 1:
+        return mosaics
+    chosen = split(mosaics, formation)[torch.arange(len(mosaics)), places]
+    return functional.interpolate(
+        chosen, size=mosaics.shape[-2:], mode="bilinear", align_corners=False
+    )
+
+
 def pack(images: Tensor, formation: int) -> Tensor:
     """Mosaics of full-size images, each shrunk by bilinear interpolation.
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+    from distillhub.records.unpacked import Unpacked
     from distillhub.records.view_dataset import ViewDataset
 
 LABEL_COLUMNS = ("label", "labels", "class_id", "class", "target", "fine_label")
@@ -128,6 +129,18 @@ class DistilledSet:
         """Height and width of a view in pixels."""
         return (self.height, self.width) if self.views is None else self.views.size
 
+    @property
+    def formation(self) -> int:
+        """Sub-images per side of a stored image; 1 unless the images are mosaics."""
+        found = self.meta.get("formation", 1)
+        return found if isinstance(found, int) else 1
+
+    def unpacked(self) -> "DistilledSet | Unpacked":
+        """The images to train on: the stored ones, or the sub-images of mosaics at full size."""
+        from distillhub.records.unpacked import Unpacked
+
+        return self if self.formation == 1 else Unpacked(self)
+
     def pixels(self, rows: Tensor | Sequence[int]) -> Tensor:
         """Stored images, uint8 [n, C, H, W]."""
         return self.source.pixels(rows)
@@ -167,11 +180,12 @@ class DistilledSet:
     def torch_dataset(self, temperature: float | None = None, *, seed: int = 0) -> "ViewDataset":
         """A map-style data set of (image, logits, label) that shows a fresh view at every access.
 
-        Without soft labels it gives (image, label, label). Pass its `collate` to the data loader.
+        Without soft labels it gives (image, label, label). Mosaics are taken apart. Pass its
+        `collate` to the data loader.
         """
         from distillhub.records.view_dataset import ViewDataset
 
-        return ViewDataset(self, temperature, seed=seed)
+        return ViewDataset(self.unpacked(), temperature, seed=seed)
 
 
 def load(

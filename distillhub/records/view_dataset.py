@@ -11,6 +11,7 @@ from distillhub.ops.views import pick_views
 
 if TYPE_CHECKING:
     from distillhub.records.distilled import DistilledSet
+    from distillhub.records.unpacked import Unpacked
 
 
 class Sample(NamedTuple):
@@ -44,7 +45,7 @@ class ViewDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, data: "DistilledSet", temperature: float | None = None, *, seed: int = 0
+        self, data: "DistilledSet | Unpacked", temperature: float | None = None, *, seed: int = 0
     ) -> None:
         self.data = data
         self.temperature = temperature
