@@ -45,6 +45,11 @@ class Entry:
         return self.report.card.title if self.report.card else self.report.dataset.name
 
     @property
+    def name(self) -> str:
+        """Short name, shared by the versions of a set."""
+        return self.report.dataset.name
+
+    @property
     def ipc(self) -> str:
         """`10`, or `8 to 12`."""
         return images_per_class(self.report)

@@ -106,7 +106,7 @@ def table(entries: Sequence[Entry]) -> tuple[tuple[Column, ...], tuple[Row, ...]
         Column("source", "Made from", "text"),
         Column("method", "Method", "text"),
         Column("ipc", "Images per class", "number"),
-        *(Column(arm, f"{ARMS[arm].capitalize()}, top-1 in %", "number") for arm in arms),
+        *(Column(arm, ARMS[arm].capitalize(), "number") for arm in arms),
         Column("protocol", "Scored with", "text"),
         Column("bytes", "Bytes with labels", "number"),
         Column("hours", "Hours", "number"),
@@ -115,7 +115,7 @@ def table(entries: Sequence[Entry]) -> tuple[tuple[Column, ...], tuple[Row, ...]
     for entry in entries:
         report = entry.report
         cells = (
-            Cell(entry.title, entry.title.lower(), f"version {report.dataset.version}"),
+            Cell(entry.name, entry.name.lower(), f"version {report.dataset.version}"),
             _word(report.source.id),
             _word(report.method.name, "imported" if report.imported else ""),
             Cell(entry.ipc, str(report.dataset.ipc)),
@@ -167,8 +167,8 @@ def _bytes(count: int | None) -> Cell:
 def _hours(hours: float | None) -> Cell:
     if hours is None:
         return Cell("not known", "")
-    seconds = hours * 3600
-    return Cell(f"{hours:.3g}", f"{hours:.6f}", f"{seconds:.0f} s" if hours < 1 else "")
+    small = f"{hours * 3600:.3g} s" if hours < 0.1 else ""
+    return Cell(f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}", f"{hours:.6f}", small)
 
 
 def _pictures(entry: Entry, place: Path) -> frozenset[str]:

@@ -11,6 +11,10 @@ WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 48
 """Margins, in units of the drawing."""
 STEPS = (1, 2, 5)
+CROWD = 20
+"""Of more points only the best have a number."""
+NEAR = 8
+"""Points so many units apart share a label."""
 LEAST_SPAN = 0.05
 """Of the accuracy axis: smaller differences are not blown up."""
 
@@ -26,6 +30,14 @@ class Point(NamedTuple):
     interval: tuple[float, float] | None
     best: bool
     """No other set has fewer bytes and at least its accuracy."""
+
+
+class Label(NamedTuple):
+    """Numbers beside points that lie together."""
+
+    x: float
+    y: float
+    text: str
 
 
 class Mark(NamedTuple):
@@ -49,7 +61,7 @@ class Plot:
         """What the plot shows, in words."""
         best = [point for point in self.points if point.best]
         names = ", ".join(
-            f"{p.entry.title} with {100 * p.top1:.1f} % in {p.nbytes:,} bytes" for p in best
+            f"{p.entry.name} with {100 * p.top1:.1f} % in {p.nbytes:,} bytes" for p in best
         )
         sets = "1 set" if len(self.points) == 1 else f"{len(self.points)} sets"
         return f"{sets}; best for their size: {names}."
@@ -74,6 +86,24 @@ class Plot:
         parts = [f"M {self.x(best[0].nbytes)} {self.y(best[0].top1)}"]
         parts += [f"H {self.x(point.nbytes)} V {self.y(point.top1)}" for point in best[1:]]
         return " ".join([*parts, f"H {WIDTH - RIGHT}"])
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Numbers of the points, of crowds those of the best alone; one label where points meet."""
+        crowd = len(self.points) > CROWD
+        places: dict[tuple[int, int], list[Point]] = {}
+        for point in self.points:
+            if point.best or not crowd:
+                x, y = self.x(point.nbytes), self.y(point.top1)
+                places.setdefault((round(x / NEAR), round(y / NEAR)), []).append(point)
+        return tuple(
+            Label(
+                self.x(found[0].nbytes),
+                self.y(found[0].top1),
+                ", ".join(str(point.number) for point in found),
+            )
+            for found in places.values()
+        )
 
     @property
     def x_marks(self) -> tuple[Mark, ...]:
@@ -138,25 +168,22 @@ def short_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def beaten(size: int, top1: float, others: Iterable[tuple[int, float]]) -> bool:
+    """Whether another set, of bytes and accuracy, is as good in both and better in one."""
+    return any(
+        other <= size and value >= top1 and (other < size or value > top1)
+        for other, value in others
+    )
+
+
 def _points(entries: Sequence[Entry]) -> tuple[Point, ...]:
     known = [
         (entry, entry.bytes_total or 0, entry.sold.value or 0.0, entry.sold.ci95)
         for entry in entries
         if entry.sold is not None
     ]
+    places = [(size, top1) for _, size, top1, _ in known]
     return tuple(
-        Point(number, entry, size, top1, interval, not _beaten(size, top1, known))
+        Point(number, entry, size, top1, interval, not beaten(size, top1, places))
         for number, (entry, size, top1, interval) in enumerate(known, 1)
-    )
-
-
-def _beaten(
-    size: int,
-    top1: float,
-    others: Sequence[tuple[Entry, int, float, tuple[float, float] | None]],
-) -> bool:
-    """Whether another set is at least as good in both and better in one."""
-    return any(
-        other <= size and value >= top1 and (other < size or value > top1)
-        for _, other, value, _ in others
     )
