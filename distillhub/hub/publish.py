@@ -326,7 +326,8 @@ def _commit(plan: Plan) -> str:
                     return head  # it was made, and only the answer was lost
                 raise _overtaken(plan) from None
             if wait is None:
-                raise translated(error, repository.name) from None
+                moved = status_of(error) == 412
+                raise _overtaken(plan) if moved else translated(error, repository.name) from None
             time.sleep(wait)
         else:
             return str(made.oid)

@@ -59,6 +59,7 @@ def _streamed(repository: Repository, tag: str) -> Mapping[str, object]:
     except RAISED as error:
         if is_transient(error):
             raise translated(error, where) from None
+        repository.files(tag)  # `datasets` hides why: without a Hub this says so
         raise VerificationError(
             f"is published, but load_dataset cannot stream it: {first_line(error)}",
             where=where,

@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -128,6 +128,8 @@ class Hub:
         self.headers: list[Mapping[str, str]] = []
         self.stale: dict[str, str] = {}
         """Commit that information on a repository gives instead of its head."""
+        self.before: dict[str, Callable[[], object]] = {}
+        """What happens when a request that begins so arrives: `GET /mark/2`, `POST /api/...`."""
         self.says = ""
         """Put into every error, as a careless server might."""
         self.lock = threading.RLock()
@@ -196,7 +198,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         body = self._body()
-        self._record()
+        line = self._record()
+        for begin, happens in list(self.hub.before.items()):
+            if line.startswith(begin):
+                happens()
+        if self.path.startswith("/mark/"):  # test processes send it between commands
+            return self._send(200, b"", {})
         fault = self.hub.fault_now()
         if fault is not None and fault.kind == "cut":
             return self._cut()
@@ -236,15 +243,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _record(self) -> None:
+    def _record(self) -> str:
         parts = urlsplit(self.path)
         path = parts.path
         if path.startswith("/lfs/") and self.command == "PUT":
             path = "/".join([*path.split("/")[:-1], "<sha256>"])
         query = f"?{parts.query}" if parts.query else ""
         with self.hub.lock:
-            self.hub.requests.append(f"{self.command} {path}{query}")
+            line = f"{self.command} {path}{query}"
+            self.hub.requests.append(line)
             self.hub.headers.append(dict(self.headers.items()))
+        return line
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
