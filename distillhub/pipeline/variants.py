@@ -14,8 +14,10 @@ from typing import NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from distillhub import methods
 from distillhub.digests import fingerprint
 from distillhub.errors import Fault, RecipeError, UsageError
+from distillhub.pipeline.bases import base_path
 from distillhub.pipeline.files import storage_errors, write_text
 from distillhub.pipeline.resolve import to_yaml
 from distillhub.recipe.loading import load_recipe
@@ -102,8 +104,8 @@ def _write(recipe: Path, state: Path, setting: Setting, number: int) -> tuple[Va
     """Write one variant; its faults."""
     folder = state / "sweeps" / recipe.stem
     seed = load_recipe(recipe).seed + SEED_STRIDE * number
-    content = _moved(YAML(typ="safe", pure=True).load(recipe), recipe.parent, folder)
-    content = {**_with(content, setting, recipe), "seed": seed}
+    content = _with(YAML(typ="safe", pure=True).load(recipe), setting, recipe)
+    content = {**_moved(content, recipe.parent, folder), "seed": seed}
     path = folder / f"{recipe.stem}-{fingerprint(content)[:10]}.yaml"
     text = f"# {recipe.stem} with {said(setting) or 'its own values'}.\n{to_yaml(content)}"
     with storage_errors(folder):
@@ -143,7 +145,25 @@ def _moved(content: dict[str, object], home: Path, folder: Path) -> dict[str, ob
     observers = content.get("observers")
     if isinstance(observers, list):
         content["observers"] = [moved(o, "weights", ".safetensors") for o in observers]
-    return content
+    return {**content, "method": _method_moved(content.get("method"), home, folder)}
+
+
+def _method_moved(block: object, home: Path, folder: Path) -> object:
+    """A method's block whose bases are found from another folder."""
+    if not isinstance(block, dict):
+        return block
+    try:
+        bases = methods.load(str(block.get("name"))).model_validate(block).bases
+    except (KeyError, ValueError):  # reading the variant tells what is wrong
+        return block
+    places = {b: os.path.relpath(base_path(b, home / "recipe.yaml"), folder) for b in bases}
+
+    def moved(value: object) -> object:
+        if isinstance(value, list):
+            return [moved(part) for part in value]
+        return places.get(value, value) if isinstance(value, str) else value
+
+    return {key: value if key == "name" else moved(value) for key, value in block.items()}
 
 
 def _with(base: Mapping[str, object], setting: Setting, recipe: Path) -> dict[str, object]:
