@@ -46,7 +46,7 @@ class DiT(Method):
         arxiv="2212.09748",
         code="https://github.com/facebookresearch/DiT",
     )
-    texture: ClassVar[float] = 0.02
+    texture: ClassVar[float] = 0.02  # measured: PNG sizes of dit_digits_10
 
     @property
     def needs(self) -> tuple[str, ...]:

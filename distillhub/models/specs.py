@@ -112,7 +112,7 @@ class GeneratorTrainSpec(Spec):
     kind: Literal["train"] = "train"
     arch: Annotated[str, AfterValidator(_dit)]
     """Width, depth, heads and patch: `dit-w128-d4-h4-p2`."""
-    steps: int = Field(default=2000, gt=0)
+    steps: int = Field(default=2400, gt=0)
     batch: int = Field(default=64, gt=0)
     lr: float = Field(default=2e-3, gt=0)
     """Of AdamW."""
