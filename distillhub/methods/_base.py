@@ -194,6 +194,11 @@ class Method(Spec):
     [0, 1] pixels."""
 
     @property
+    def grid(self) -> int:
+        """Sub-images per side of a stored image; more than 1 where mosaics are made."""
+        return 1
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Blocks of the recipe that must not be null: "teacher", "observers", "generator"."""
         return ()

@@ -244,7 +244,10 @@ def synthesize(
         told["base_real_share"] = real_share(folders, str(told["base"]))
     with replaced_folder(run.project.artifacts(run.stem) / "images") as out:
         write_images(
-            out, [(content, row) for _, content, row in made], [slot.label for slot, _, _ in made]
+            out,
+            [(content, row) for _, content, row in made],
+            [slot.label for slot, _, _ in made],
+            formation=method.grid,
         )
         if told:
             write_json(out / RECORD, told)
@@ -352,14 +355,21 @@ def _diverged(what: str, unit: str) -> DivergedError:
     )
 
 
-def write_images(folder: Path, images: Sequence[tuple[bytes, int]], labels: Sequence[int]) -> None:
+def write_images(
+    folder: Path,
+    images: Sequence[tuple[bytes, int]],
+    labels: Sequence[int],
+    *,
+    formation: int = 1,
+) -> None:
     """Encoded images with their labels and, for copies, the row of the training split of each."""
     table = pa.table(
         {
             "image": pa.array([content for content, _ in images], pa.binary()),
             "label": pa.array(labels, pa.int64()),
             "source_row": pa.array([row for _, row in images], pa.int64()),
-        }
+        },
+        metadata={"formation": str(formation)},
     )
     pq.write_table(table, folder / IMAGES, compression="none", use_dictionary=False)
 
@@ -372,6 +382,8 @@ class StoredImages(NamedTuple):
     """[N] int64."""
     source_rows: Tensor
     """[N] int64; -1 where an image is no copy."""
+    formation: int = 1
+    """Sub-images per side of an image."""
 
 
 def read_images(folder: Path) -> StoredImages:
@@ -381,6 +393,7 @@ def read_images(folder: Path) -> StoredImages:
         table["image"].to_pylist(),
         torch.tensor(table["label"].to_pylist(), dtype=torch.int64),
         torch.tensor(table["source_row"].to_pylist(), dtype=torch.int64),
+        int((table.schema.metadata or {}).get(b"formation", b"1")),
     )
 
 
@@ -411,6 +424,7 @@ def soft_labels(
             spec,
             teachers,
             image_bytes=sum(len(content) for content in stored_images.content),
+            formation=stored_images.formation,
             device=run.device,
             state=state,
         ),
@@ -445,7 +459,7 @@ def package(
         raise PipelineError(
             f"images per class are {counts.tolist()}, {ipc} each were asked for", where="package"
         )
-    meta = {
+    meta: dict[str, object] = {
         "name": name,
         "version": package.version,
         "method": method.name,
@@ -455,6 +469,8 @@ def package(
         "mean": list(dataset.pinned.mean),
         "std": list(dataset.pinned.std),
     }
+    if stored_images.formation > 1:
+        meta["formation"] = stored_images.formation
     with replaced_folder(run.project.artifacts(run.stem) / "package") as out:
         write_package(out, stored_images, read_labels(run.reads("labels")), dataset, meta)
 
