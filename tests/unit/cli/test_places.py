@@ -56,11 +56,18 @@ def test_a_path_that_is_not_there_is_no_hub_id(run):
         places.dataset("./gone")
 
 
-def test_verify_wants_files_and_says_how_to_get_them(run):
-    result = run("verify", "org/name")
+def test_publish_wants_files_and_says_how_to_get_them(run):
+    result = run("publish", "org/name")
 
     assert result.exit_code == 2
     assert "hf download" in result.stderr
+
+
+def test_verify_takes_a_published_set_for_one_of_the_hub(run):
+    result = run("verify", "org/name@v1")
+
+    assert result.exit_code == 4
+    assert "HF_HUB_OFFLINE is set" in result.stderr
 
 
 def test_a_command_that_needs_a_project_says_how_to_make_one(run):
