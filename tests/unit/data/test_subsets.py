@@ -1,6 +1,13 @@
 import pytest
 
-from distillhub.data.subsets import IMAGENET10, IMAGENETTE, IMAGEWOOF, resolve_classes
+from distillhub.data.subsets import (
+    IMAGENET10,
+    IMAGENETTE,
+    IMAGEWOOF,
+    SUBSETS,
+    imagenet_labels,
+    resolve_classes,
+)
 from distillhub.errors import RecipeError
 
 _THOUSAND = tuple(f"thing {number}" for number in range(1000))
@@ -74,3 +81,23 @@ def test_a_name_of_two_classes_is_an_error() -> None:
 def test_an_empty_list_is_an_error() -> None:
     with pytest.raises(RecipeError, match="no class is named"):
         resolve_classes((), ["cat", "dog"])
+
+
+def test_all_classes_of_imagenet_keep_their_labels() -> None:
+    wnids = [f"n{number:08d} word" for number in range(1000)]
+
+    assert imagenet_labels([f"class {n}" for n in range(1000)]) == list(range(1000))
+    assert imagenet_labels(wnids) == list(range(1000))
+    assert imagenet_labels(wnids[::-1]) == list(range(1000))[::-1]
+
+
+@pytest.mark.parametrize("subset", list(SUBSETS))
+def test_classes_of_a_named_subset_have_their_imagenet_label_by_wnid_or_word(subset: str) -> None:
+    labels = [synset.label for synset in SUBSETS[subset]]
+
+    assert imagenet_labels([synset.wnid for synset in SUBSETS[subset]]) == labels
+    assert imagenet_labels([synset.word.lower() for synset in SUBSETS[subset]]) == labels
+
+
+def test_other_classes_have_no_imagenet_label() -> None:
+    assert imagenet_labels(["tench, Tinca tinca", "circle"]) == [0, None]
