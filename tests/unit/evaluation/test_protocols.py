@@ -39,7 +39,7 @@ def test_hard_1_is_what_the_card_page_says():
 
 def test_soft_1_differs_from_hard_1_in_labels_and_their_loss_only():
     hard, soft = protocols.get("hard-1"), protocols.get("soft-1")
-    told_apart = {"name", "summary", "regimes", "temperature", "scaled"}
+    told_apart = {"name", "summary", "source", "regimes", "temperature", "scaled"}
 
     assert hard.model_dump(exclude=told_apart) == soft.model_dump(exclude=told_apart)
     assert soft.temperature == 20
