@@ -59,7 +59,7 @@ def evaluate(
 
     Works for any image dataset with labels. May be stopped; the same command goes on.
     """
-    from distillhub.pipeline.importing import check_recardable, recard
+    from distillhub.pipeline.recarding import check_recardable, recard
     from distillhub.pipeline.scoring import score_set
 
     if card:

@@ -14,16 +14,19 @@ ALERT = re.compile(r"\[!(NOTE|TIP|IMPORTANT|WARNING|CAUTION)\]\s*")
 OUTSIDE = ("https://", "http://")
 
 
-def to_html(card: str, pictures: Collection[str]) -> Markup:
+def to_html(
+    card: str, pictures: Collection[str], *, shown: Collection[str] = frozenset()
+) -> Markup:
     """The body of a card; its front matter and its title are left out.
 
     Args:
         card: Text of a README.md.
         pictures: Files that the page has; other images become their description.
+        shown: Files that the page shows elsewhere; they are left out.
     """
     parser = _parser()
     tokens = parser.parse(_body(card))
-    tokens = _without_title(tokens)
+    tokens = _without_shown(_without_title(tokens), shown)
     _tidy(tokens, pictures)
     return Markup(parser.renderer.render(tokens, parser.options, {}))  # noqa: S704 - escaped
 
@@ -34,15 +37,20 @@ def _parser() -> "MarkdownIt":
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.add_render_rule("table_open", _table_open)
     parser.add_render_rule("table_close", _table_close)
+    parser.add_render_rule("fence", _fence)
     return parser
 
 
 def _table_open(*_: object) -> str:
-    return '<div class="scroll" role="region" aria-label="Table" tabindex="0">\n<table>\n'
+    return '<div class="scroll" role="group" aria-label="Table" tabindex="0">\n<table>\n'
 
 
 def _table_close(*_: object) -> str:
     return "</table>\n</div>\n"
+
+
+def _fence(_: object, tokens: "Sequence[Token]", place: int, *__: object) -> str:
+    return str(Markup('<pre tabindex="0"><code>{}</code></pre>\n').format(tokens[place].content))
 
 
 def _body(card: str) -> str:
@@ -65,14 +73,28 @@ def _without_title(tokens: "list[Token]") -> "list[Token]":
     return tokens
 
 
+def _without_shown(tokens: "list[Token]", shown: Collection[str]) -> "list[Token]":
+    """Tokens without the paragraphs that hold nothing but an image that is shown elsewhere."""
+    kept: list[Token] = []
+    for token in tokens:
+        children = token.children or []
+        if len(children) == 1 and children[0].type == "image":
+            hidden = str(children[0].attrs.get("src", "")) in shown
+            if hidden and kept and kept[-1].type == "paragraph_open":
+                kept[-1].hidden = True
+                token.children, token.content = [], ""
+        kept.append(token)
+        if token.type == "paragraph_close" and kept[-3].hidden and not kept[-2].children:
+            del kept[-3:]
+    return kept
+
+
 def _tidy(tokens: "Sequence[Token]", pictures: Collection[str]) -> None:
     """Scopes for header cells, warnings as such, and only links and images that lead somewhere."""
     quote: Token | None = None
     for token in tokens:
         if token.type == "th_open":
             token.attrSet("scope", "col")
-        elif token.type in ("fence", "code_block"):
-            token.info = token.info.strip()
         elif token.type == "blockquote_open":
             quote = token
         elif token.type == "inline" and token.children:

@@ -15,7 +15,7 @@ from distillhub.packaging.catalog import SHOWN, Catalog, Entry, plain_file
 from distillhub.packaging.catalog_cards import to_html
 from distillhub.packaging.catalog_plot import short_bytes
 from distillhub.packaging.notices import ARMS, FEW_RUNS
-from distillhub.packaging.rendering import UNKNOWN, summary
+from distillhub.packaging.rendering import UNKNOWN
 from distillhub.records.report import Metric
 from distillhub.records.table import points
 
@@ -86,11 +86,10 @@ def write_site(catalog: Catalog, out: Path, *, title: str) -> None:
             page.render(
                 title=title,
                 entry=row.entry,
-                summary=_sentence(row.entry),
                 facts=[(c.title, cell) for c, cell in zip(columns, row.cells, strict=True)],
                 sheet=CONTACT_SHEET if CONTACT_SHEET in pictures else None,
                 classes=row.entry.report.dataset.classes,
-                card=to_html(row.entry.card, pictures - {CONTACT_SHEET}),
+                card=to_html(row.entry.card, pictures, shown=frozenset({CONTACT_SHEET})),
             ),
         )
     for template, name in ASSETS.items():
@@ -131,10 +130,6 @@ def table(entries: Sequence[Entry]) -> tuple[tuple[Column, ...], tuple[Row, ...]
 def is_catalog(folder: Path) -> bool:
     """Whether a folder may be written anew: it is empty, or a catalog."""
     return not any(folder.iterdir()) or (folder / MARKER).is_file()
-
-
-def _sentence(entry: Entry) -> str:
-    return summary(entry.report).replace("`", "")
 
 
 def _word(name: str, small: str = "") -> Cell:

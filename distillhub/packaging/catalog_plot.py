@@ -11,6 +11,7 @@ WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 48
 """Margins, in units of the drawing."""
 STEPS = (1, 2, 5)
+MOST_MARKS = 6
 CROWD = 20
 """Of more points only the best have a number."""
 NEAR = 8
@@ -110,9 +111,13 @@ class Plot:
         """1, 2 and 5 times powers of ten; powers alone over a wide range."""
         low, high = self._sizes
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        steps = STEPS if last - first <= 3 else (1,)
-        sizes = [step * 10**power for power in range(first, last + 1) for step in steps]
-        return tuple(Mark(self.x(s), short_bytes(s)) for s in sizes if low <= s <= high)
+        found: list[int] = []
+        for steps in (STEPS, (1,)):
+            sizes = [step * 10**power for power in range(first, last + 1) for step in steps]
+            found = [size for size in sizes if low <= size <= high]
+            if len(found) <= MOST_MARKS:
+                break
+        return tuple(Mark(self.x(size), short_bytes(size)) for size in found)
 
     @property
     def y_marks(self) -> tuple[Mark, ...]:

@@ -15,7 +15,7 @@ from distillhub import __version__
 from distillhub.digests import digest_of
 from distillhub.errors import UsageError
 from distillhub.packaging import parquet
-from distillhub.packaging.card import IMPORTED, REPORT, CardInputs, build_card, finish
+from distillhub.packaging.card import IMPORTED, CardInputs, build_card
 from distillhub.packaging.provenance import BuildFacts, Dependency
 from distillhub.packaging.rendering import UNKNOWN
 from distillhub.packaging.specs import CardSpec
@@ -23,11 +23,10 @@ from distillhub.pipeline.checkpoint import threads
 from distillhub.pipeline.files import replaced_folder, storage_errors
 from distillhub.pipeline.judging import commit
 from distillhub.pipeline.run import versions
-from distillhub.pipeline.scoring import Scores
 from distillhub.records.images import EncodedImages
 from distillhub.records.imported import ImportBlock
 from distillhub.records.importing import Foreign, Wishes, read_foreign
-from distillhub.records.manifest import MANIFEST, Manifest
+from distillhub.records.manifest import Manifest
 from distillhub.records.report import (
     DatasetBlock,
     EnvironmentBlock,
@@ -38,7 +37,6 @@ from distillhub.records.report import (
     PrivacyBlock,
     SourceBlock,
     StorageBlock,
-    loads,
 )
 
 STEM = "import"
@@ -80,12 +78,12 @@ def import_set(source: str, out: Path, wishes: Wishes, claims: Claims) -> Manife
     _check_target(out)
     started = datetime.now(UTC).replace(microsecond=0)
     foreign = read_foreign(source, wishes)
-    name = _plain(claims.name or Path(foreign.origin.partition("@")[0]).stem)
+    name = plain_name(claims.name or Path(foreign.origin.partition("@")[0]).stem)
     mean, std, given = _normalization(foreign, wishes)
     imported = ImportBlock(
         kind=foreign.kind,
-        origin=_plain(foreign.origin),
-        inputs={_plain(key): value for key, value in foreign.inputs.items()},
+        origin=plain_name(foreign.origin),
+        inputs={plain_name(key): value for key, value in foreign.inputs.items()},
         assumed=foreign.assumed,
         unknown=_unknown(foreign, claims),
         counts=foreign.counts,
@@ -97,7 +95,7 @@ def import_set(source: str, out: Path, wishes: Wishes, claims: Claims) -> Manife
         meta = {
             "name": name,
             "version": claims.version,
-            "method": _plain(claims.method or UNKNOWN),
+            "method": plain_name(claims.method or UNKNOWN),
             "imported": True,
             "ipc": max(foreign.counts),
             "mean": list(mean),
@@ -129,7 +127,7 @@ def import_set(source: str, out: Path, wishes: Wishes, claims: Claims) -> Manife
                 papers=(),
                 weights={},
                 compute={},
-                facts=_facts(started),
+                facts=import_facts(started),
                 dependencies=tuple(
                     Dependency(uri=f"import:{key}", sha256=value)
                     for key, value in imported.inputs.items()
@@ -142,85 +140,6 @@ def import_set(source: str, out: Path, wishes: Wishes, claims: Claims) -> Manife
             path.rename(fresh / path.name)
         finished.rmdir()
     return manifest
-
-
-def recard(folder: Path, scores: Scores) -> Manifest:
-    """Put the runs of an evaluation on the card of an imported set.
-
-    Comparisons of the same protocols and network are replaced, others stay. The data, and with
-    them the artifact's digest, remain as they are.
-
-    Raises:
-        UsageError: If the folder holds no imported set: those built here are scored by their build.
-    """
-    report = _imported(folder)
-    started = datetime.now(UTC).replace(microsecond=0)
-    manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    fresh = {(tuple(part.protocols.values()), part.arch) for part in scores.comparisons}
-    kept = [
-        part
-        for part in report.comparisons
-        if (tuple(part.protocols.values()), part.arch) not in fresh
-    ]
-    listed = {run for part in kept for metric in part.metrics.values() for run in metric.runs}
-    listed -= {run.id for run in scores.runs}
-    told = f"Scored on {scores.data}, which the person who scored it named, and not its maker."
-    limits = dict.fromkeys([*report.limitations, told])
-    updated = report.model_copy(
-        update={
-            "protocols": report.protocols | scores.protocols,
-            "planned": (*(p for p in report.planned if p.id in listed), *scores.planned),
-            "runs": (*(run for run in report.runs if run.id in listed), *scores.runs),
-            "comparisons": (*scores.comparisons, *kept),
-            "cross_arch": scores.cross_arch,
-            "warnings": scores.warnings,
-            "limitations": tuple(limits),
-            "source": report.source.model_copy(update={"test_hash": scores.test_sha256}),
-            "environment": _environment(),
-        }
-    )
-    updated = EvalReport.model_validate(updated.model_dump(mode="json"))
-    with storage_errors(folder), replaced_folder(folder) as out:
-        for name in (*manifest.content.parquet, IMPORTED):
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, out / name)
-        return finish(
-            out,
-            updated,
-            manifest.content,
-            columns=manifest.columns,
-            rows=manifest.rows,
-            facts=_facts(started),
-            dependencies=(
-                *(
-                    Dependency(uri=f"import:{key}", sha256=value)
-                    for key, value in (report.imported.inputs if report.imported else {}).items()
-                ),
-                Dependency(uri=f"{_plain(scores.data)}/test", sha256=scores.test_sha256),
-            ),
-        )
-
-
-def check_recardable(folder: Path) -> None:
-    """Refuse early what `recard` cannot do.
-
-    Raises:
-        UsageError: If the folder holds no imported set.
-    """
-    _imported(folder)
-
-
-def _imported(folder: Path) -> EvalReport:
-    path = folder / REPORT
-    report = loads(path.read_bytes(), where=str(path)) if path.is_file() else None
-    if report is None or report.imported is None:
-        raise UsageError(
-            "only the card of an imported set takes the runs of `evaluate`",
-            where=str(folder),
-            mend="import it first: distillhub import SOURCE --out DIR; sets built here are scored "
-            "by their build",
-        )
-    return report
 
 
 def _check_target(out: Path) -> None:
@@ -256,14 +175,14 @@ def _report(
             resolution=(height, width),
         ),
         source=SourceBlock(
-            id=_plain(claims.source or UNKNOWN),
+            id=plain_name(claims.source or UNKNOWN),
             revision=None,
             split_hashes={},
             test_hash=None,
             class_order_sha256=digest_of(list(foreign.class_names)),
         ),
         method=MethodBlock(
-            name=_plain(claims.method or UNKNOWN), version=None, real_pixels=claims.real_pixels
+            name=plain_name(claims.method or UNKNOWN), version=None, real_pixels=claims.real_pixels
         ),
         preprocess=PreprocessBlock(
             mean=mean,
@@ -280,7 +199,7 @@ def _report(
             bytes_images=0, bytes_labels=0, bytes_aux=0, bytes_total=0, label_image_ratio=0
         ),
         privacy=PrivacyBlock(real_pixel_share=share),
-        environment=_environment(),
+        environment=environment_block(),
         imported=imported,
     )
 
@@ -349,7 +268,8 @@ def _record(name: str, imported: ImportBlock, wishes: Wishes, claims: Claims) ->
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _environment() -> EnvironmentBlock:
+def environment_block() -> EnvironmentBlock:
+    """The software that runs now."""
     return EnvironmentBlock(
         python=platform.python_version(),
         torch=torch.__version__,
@@ -359,7 +279,8 @@ def _environment() -> EnvironmentBlock:
     )
 
 
-def _facts(started: datetime) -> BuildFacts:
+def import_facts(started: datetime) -> BuildFacts:
+    """When and on what a set was imported or carded anew."""
     return BuildFacts(
         started=started,
         finished=datetime.now(UTC).replace(microsecond=0),
@@ -373,6 +294,6 @@ def _facts(started: datetime) -> BuildFacts:
     )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name that no Markdown or HTML reads as anything else."""
     return _ODD.sub("_", name).strip(". ") or UNKNOWN

@@ -62,7 +62,7 @@ def paired(content: object, entry: int, where: str, *, labels: bool = False) -> 
             for names in (IMAGES, LABELS, SOFT)
         ]
         if any(part is not None for part in found):
-            return Arrays(*found)
+            return Arrays(found[0], found[1], found[2])
         raise DataError(
             f"no images or labels among the keys {', '.join(sorted(named)[:20]) or '(none)'}",
             where=where,
