@@ -28,7 +28,12 @@ UPWARD = {("", "pipeline"), ("", "recipe"), ("", "records")}
 
 HOMES = {
     "timm": {"models.zoo"},
-    "diffusers": {"models.diffusion", "models.diffusion_files", "models.checkpoints"},
+    "diffusers": {
+        "models.checkpoints",
+        "models.diffusion",
+        "models.diffusion_files",
+        "models.diffusion_training",
+    },
     "datasets": {"data.sources", "records.distilled", "records.streamed", "packaging.parquet"},
     "dvc": set(),  # only ever started as a command
     "ray": {"pipeline.executors"},
