@@ -8,7 +8,12 @@ from distillhub_cli.output import Output
 if TYPE_CHECKING:
     from distillhub.records.report import Comparison, EvalReport, Metric
 
-IMAGES = (("distilled", "syn"), ("random real", "rnd"), ("all real data", "full"))
+IMAGES = (
+    ("distilled", "syn"),
+    ("random real", "rnd"),
+    ("random mosaics", "rnd_packed"),
+    ("all real data", "full"),
+)
 LABELS = (
     ("hard labels", "hard"),
     ("soft labels", "soft"),
@@ -52,6 +57,10 @@ def _print_comparison(out: Output, comparison: "Comparison") -> None:
     rows = []
     for title, images in IMAGES:
         if images == "full" and not _known(comparison, "full_hard"):
+            continue
+        if images == "rnd_packed" and not any(
+            _known(comparison, f".rnd_packed_{labels}") for _, labels in at_hand
+        ):
             continue
         cells = [comparison.metrics.get(f"top1.{images}_{labels}") for _, labels in at_hand]
         rows.append((title, *("" if cell is None else percent(cell) for cell in cells)))

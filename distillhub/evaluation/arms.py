@@ -10,6 +10,7 @@ from distillhub.records.report import Arm, PlannedRun, regime_of
 
 FOUR: tuple[Arm, ...] = ("syn_hard", "rnd_hard", "syn_soft", "rnd_soft")
 ONLINE: tuple[Arm, ...] = ("syn_soft_online", "rnd_soft_online")
+PACKED: tuple[Arm, ...] = ("rnd_packed_hard", "rnd_packed_soft")
 PLAIN: tuple[Arm, ...] = ("syn_hard_plain", "rnd_hard_plain")
 
 
@@ -19,7 +20,9 @@ def protocol_of(planned: PlannedRun) -> Protocol:
     return protocol.plain() if planned.arm.endswith("_plain") else protocol
 
 
-def arms_of(spec: EvalSpec, arch: str, *, soft: bool, teacher: bool = False) -> tuple[Arm, ...]:
+def arms_of(
+    spec: EvalSpec, arch: str, *, soft: bool, teacher: bool = False, mosaics: bool = False
+) -> tuple[Arm, ...]:
     """The arms of one student.
 
     The `full_hard` arm is left out where its accuracy is cited.
@@ -29,9 +32,11 @@ def arms_of(spec: EvalSpec, arch: str, *, soft: bool, teacher: bool = False) -> 
         arch: The student.
         soft: Whether the set holds soft labels.
         teacher: Whether there is a teacher to label batches online.
+        mosaics: Whether the stored images are mosaics.
 
     Raises:
-        ValueError: If a soft arm is asked for without the labels, or the teacher, that it needs.
+        ValueError: If an arm is asked for without the labels, the teacher or the mosaics that it
+            needs.
     """
     regimes = protocols.get(spec.protocol).regimes
     if spec.arms == "auto":
@@ -39,7 +44,8 @@ def arms_of(spec: EvalSpec, arch: str, *, soft: bool, teacher: bool = False) -> 
         at_hand = [regime for regime in regimes if known[regime]]
         if regimes == ("soft_online",) and not teacher:
             raise ValueError(f"protocol {spec.protocol} labels every batch online, by a teacher")
-        chosen = [arm for arm in (*FOUR, *ONLINE) if regime_of(arm) in at_hand]
+        known_arms = (*FOUR, *ONLINE, *(PACKED if mosaics else ()))
+        chosen = [arm for arm in known_arms if regime_of(arm) in at_hand]
         named: list[Arm] = [*chosen, "full_hard"] if chosen else []
     else:
         named = list(spec.arms)
@@ -49,6 +55,9 @@ def arms_of(spec: EvalSpec, arch: str, *, soft: bool, teacher: bool = False) -> 
         untaught = [arm for arm in named if arm in ONLINE and not teacher]
         if untaught:
             raise ValueError(f"arm {untaught[0]} needs a teacher, which labels every batch online")
+        packed = [arm for arm in named if arm in PACKED and not mosaics]
+        if packed:
+            raise ValueError(f"arm {packed[0]} stands beside mosaics, and this set has none")
     if spec.augment_arms and "hard" in regimes:
         named += [arm for arm in PLAIN if arm not in named]
     return tuple(arm for arm in named if arm != "full_hard" or arch not in spec.full_cited)
@@ -62,6 +71,7 @@ def planned_runs(
     height: int,
     width: int,
     teacher: bool = False,
+    mosaics: bool = False,
 ) -> tuple[PlannedRun, ...]:
     """Every training of an evaluation, arm by arm; run i of each arm has seed + i.
 
@@ -72,15 +82,17 @@ def planned_runs(
         height: Of the stored images, pixels.
         width: Of the stored images, pixels.
         teacher: Whether there is a teacher to label batches online.
+        mosaics: Whether the stored images are mosaics.
 
     Raises:
-        ValueError: If a soft arm is asked for without the labels, or the teacher, that it needs.
+        ValueError: If an arm is asked for without the labels, the teacher or the mosaics that it
+            needs.
     """
     planned: dict[str, PlannedRun] = {}
     for spec in specs:
         students = spec.students or protocols.get(spec.protocol).students_for(height, width)
         for arch in students:
-            for arm in arms_of(spec, arch, soft=soft, teacher=teacher):
+            for arm in arms_of(spec, arch, soft=soft, teacher=teacher, mosaics=mosaics):
                 planned.update((run.id, run) for run in _runs_of(spec, arch, arm, seed))
     return tuple(planned.values())
 

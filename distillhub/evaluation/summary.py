@@ -20,7 +20,7 @@ from typing import NamedTuple, get_args
 
 from distillhub.evaluation import metrics as formulas
 from distillhub.evaluation import protocols
-from distillhub.evaluation.arms import ONLINE
+from distillhub.evaluation.arms import ONLINE, PACKED
 from distillhub.evaluation.scores import sampling_error
 from distillhub.evaluation.series import (
     Missing,
@@ -181,7 +181,9 @@ def _arms(
 def _comparison(pair: _Pair, arms: Arms, sold: Regime) -> Comparison:
     found: dict[str, Metric] = {}
     for arm, series in arms.items():
-        if isinstance(series, Missing) and (arm.endswith("_plain") or _not_asked(arm, pair)):
+        if isinstance(series, Missing) and (
+            arm.endswith("_plain") or arm in PACKED or _not_asked(arm, pair)
+        ):
             continue
         found[f"top1.{arm}"] = accuracy(series)
         for key, (unit, figure) in FIGURES.items():
@@ -197,6 +199,11 @@ def _comparison(pair: _Pair, arms: Arms, sold: Regime) -> Comparison:
     if "soft_online" in pair.by_regime:
         online = across([arms[arm] for arm in ONLINE], formulas.ior, "difference")
         gains["soft_online"] = found["gain_images_soft_online"] = online
+    for packed in PACKED:
+        if f"top1.{packed}" in found:
+            both = [arms[SYN[regime_of(packed)]], arms[packed]]
+            name = packed.replace("rnd", "gain")
+            found[name] = across(both, formulas.ior, "difference")
     syn = SYN[sold]
     spec = pair.by_regime.get(sold)
     return Comparison(

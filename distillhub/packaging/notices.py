@@ -14,6 +14,8 @@ ARMS = {
     "rnd_hard_plain": "random real, hard labels, not augmented",
     "syn_soft_online": "distilled, labels made online by the teacher",
     "rnd_soft_online": "random real, labels made online by the teacher",
+    "rnd_packed_hard": "mosaics of random real, hard labels",
+    "rnd_packed_soft": "mosaics of random real, soft labels",
 }
 ONLINE = ("syn_soft_online", "rnd_soft_online")
 FOUR = ("syn_hard", "rnd_hard", "syn_soft", "rnd_soft")

@@ -20,7 +20,12 @@ RENDERING = 2
 NOTHING = "-"
 NOT_RUN = {"not_run": "not run", "not_applicable": "does not apply"}
 COLUMNS = {"hard": "hard labels", "soft": "soft labels", "soft_online": "online labels"}
-IMAGES = {"syn": "distilled", "rnd": "random real", "full": "all real"}
+IMAGES = {
+    "syn": "distilled",
+    "rnd": "random real",
+    "rnd_packed": "mosaics of random real",
+    "full": "all real",
+}
 DETAILS = {
     "top5": "top-5, %",
     "test_se": "error of the test set, %",

@@ -20,7 +20,7 @@ from distillhub.data.sources import RealData, open_split
 from distillhub.data.specs import ImageFormat, SourceSpec
 from distillhub.digests import digest_of, fingerprint, sha256_of
 from distillhub.errors import PipelineError
-from distillhub.evaluation.arms import planned_runs
+from distillhub.evaluation.arms import PACKED, planned_runs
 from distillhub.evaluation.feed import ImageSet
 from distillhub.evaluation.runner import run as evaluation_run
 from distillhub.evaluation.specs import EvalSpec
@@ -28,12 +28,16 @@ from distillhub.evaluation.summary import summarize
 from distillhub.methods.random import draw
 from distillhub.models import weights
 from distillhub.models.classifier import Classifier
+from distillhub.ops.formation import pack
 from distillhub.packaging.card import CardInputs, build_card
+from distillhub.packaging.parquet import PackageRecord
 from distillhub.packaging.provenance import BuildFacts, Dependency
 from distillhub.pipeline.checkpoint import drive, threads
 from distillhub.pipeline.files import replaced_folder, write_json
 from distillhub.pipeline.finished import remembered, run_key
 from distillhub.pipeline.making import StoredImages, soft_labels, training_key, write_package
+from distillhub.pipeline.mixing import blocks_of
+from distillhub.pipeline.naming import with_pixels
 from distillhub.pipeline.run import StageRun, device_name, versions
 from distillhub.pipeline.store import stored
 from distillhub.pipeline.versions import CODE, STAGES
@@ -84,18 +88,27 @@ def evaluate(
         height=pin.height,
         width=pin.width,
         teacher="teacher" in networks,
+        mosaics=opened(syn).formation > 1,
     )
     online = any(planned.regime == "soft_online" for planned in plan)
     teacher = weights.load(run.reads("models"), "teacher").to(run.device) if online else None
     test = open_split(dataset, "test", run.project.sources_for(dataset)) if plan else None
     real = open_split(dataset, "train", run.project.sources_for(dataset)) if plan else None
+
+    @functools.lru_cache(maxsize=2)
+    def arm_of(package: Path) -> DistilledSet:
+        return opened(package) if real is None else with_pixels(opened(package), real)
+
     runs = []
     for planned in sorted(plan, key=lambda p: (p.protocol, p.arch, p.seed, p.arm)):
         if test is None or real is None:
             raise AssertionError("runs without data")
         package = None if planned.arm == "full_hard" else syn
         if planned.subset_seed is not None:
-            package = _twin(run, planned.subset_seed, real, dataset, ipc, images, relabel)
+            packed = opened(syn).formation if planned.arm in PACKED else 1
+            package = _twin(
+                run, planned.subset_seed, real, dataset, ipc, images, relabel, formation=packed
+            )
         key = run_key(
             planned,
             dataset,
@@ -110,7 +123,7 @@ def evaluate(
             real: RealData = real,
             test: RealData = test,
         ) -> Run:
-            arm = real if package is None else opened(package)
+            arm = real if package is None else arm_of(package).unpacked()
             return _train(run, planned, arm, test, dataset, teacher)
 
         runs.append(remembered(run, planned, key, train))
@@ -176,8 +189,12 @@ def _twin(
     ipc: int,
     images: ImageFormat,
     relabel: RelabelSpec | None,
+    *,
+    formation: int,
 ) -> Path:
     """The package of a new random subset, encoded and labelled as the set itself is.
+
+    With a formation above 1 every image is a mosaic of random ones.
 
     It is kept, so that new protocols, and recipes with the same labels, do not remake it.
     """
@@ -194,20 +211,28 @@ def _twin(
         seed,
         [CODE[stage] for stage in ("synthesize", "relabel", "package")],
         device_name(run.device) if relabel is not None else "",
+        *([formation] if formation > 1 else []),
     )
 
     def build(folder: Path) -> None:
         run.reporter.note(f"drawing random twin {seed}")
         rows = draw(
             real,
-            ipc,
+            ipc * formation**2,
             lambda label: torch.Generator().manual_seed(derive_seed("random twin", seed, label)),
         )
-        chosen = StoredImages(codec.encode(real.images(rows), images), real.labels[rows], rows)
+        drawn = pack(real.images(rows), formation)
+        first = rows[:: formation**2]
+        chosen = StoredImages(
+            codec.encode(drawn, images), real.labels[first], first, formation=formation
+        )
         labels = (
             None if relabel is None else soft_labels(run, f"twin-{seed}", relabel, chosen, dataset)
         )
-        write_package(folder / "package", chosen, labels, dataset, {"name": f"random-{ipc}-{seed}"})
+        facts: dict[str, object] = {"name": f"random-{ipc}-{seed}"}
+        if formation > 1:
+            facts["formation"] = formation
+        write_package(folder / "package", chosen, labels, dataset, facts)
 
     return stored(run.project.state / "resources", f"twin-{key[:32]}", build) / "package"
 
@@ -260,6 +285,7 @@ def _report(
 ) -> EvalReport:
     pin, soft = recipe.dataset.pinned, recipe.relabel is not None
     made = read_labels(run.reads("labels"))
+    record = PackageRecord.model_validate_json((run.reads("package") / "package.json").read_bytes())
     teachers = tuple(
         TeacherBlock(
             role=role, arch=record["arch"], weights_sha256=record["sha256"], top1=record["top1"]
@@ -286,6 +312,7 @@ def _report(
             classes=len(pin.class_names),
             images=recipe.ipc * len(pin.class_names),
             resolution=(pin.height, pin.width),
+            counts=None if recipe.method.even else record.counts,
         ),
         source=SourceBlock(
             id=public_id(recipe.dataset),
@@ -323,6 +350,7 @@ def _report(
             label_image_ratio=0,
         ),
         environment=environment,
+        **blocks_of(record.record, recipe, public_id(recipe.dataset)),
         **found._asdict(),
     )
 
@@ -417,6 +445,7 @@ def _dependencies(
     found = [
         Dependency(uri=f"{hub}/{split}", sha256=entry.sha256) for split, entry in splits.items()
     ]
+    found += [Dependency(uri=f"build:{stem}", sha256=sha) for stem, sha in recipe.bases.items()]
     return found + [
         Dependency(uri=f"weights:{role}", sha256=str(entry["sha256"]))
         for role, entry in networks.items()

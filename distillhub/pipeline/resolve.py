@@ -160,12 +160,14 @@ def _impossible(recipe: Recipe, path: Path) -> Iterator[Fault]:
     """What the data make impossible."""
     pin = recipe.dataset.pinned
     smallest = min(range(len(pin.counts)), key=lambda c: pin.counts[c])
-    if recipe.ipc > pin.counts[smallest]:
+    subs = recipe.method.grid**2
+    if recipe.ipc * subs > pin.counts[smallest]:
+        mosaics = f", in mosaics of {subs} images," if subs > 1 else ""
         yield Fault(
-            f"ipc is {recipe.ipc} but class '{pin.class_names[smallest]}' has "
+            f"ipc is {recipe.ipc}{mosaics} but class '{pin.class_names[smallest]}' has "
             f"{pin.counts[smallest]} training images",
             f"{path}: ipc",
-            f"set ipc to {pin.counts[smallest]} or less; "
+            f"set ipc to {pin.counts[smallest] // subs} or less; "
             "no random arm of that size could be drawn either",
         )
     for sentence in recipe.method.check(recipe.target, pin.counts):

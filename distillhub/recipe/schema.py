@@ -122,6 +122,7 @@ def contradictions(recipe: Recipe) -> Iterator[Fault]:
                 "",
                 soft=recipe.relabel is not None,
                 teacher=recipe.teacher is not None,
+                mosaics=recipe.method.grid > 1,
             )
         except ValueError as error:
             yield Fault(

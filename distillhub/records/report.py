@@ -22,6 +22,7 @@ from distillhub.data.specs import Digest
 from distillhub.digests import digest_of
 from distillhub.errors import Fault, VerificationError
 from distillhub.records.card import CardBlock
+from distillhub.records.doping import DopingBlock, ReferenceBlock
 from distillhub.records.imported import ImportBlock
 from distillhub.spec import Fraction, Spec
 
@@ -37,8 +38,12 @@ Arm = Literal[
     "rnd_hard_plain",
     "syn_soft_online",
     "rnd_soft_online",
+    "rnd_packed_hard",
+    "rnd_packed_soft",
 ]
 """Images and labels of a training: full / distilled / random, hard / soft.
+
+`packed`: mosaics of random images, as many as the distilled ones; only beside a set of mosaics.
 
 `plain`: without augmentation. `online`: the teacher labels each batch as it is shown.
 """
@@ -223,6 +228,8 @@ class DatasetBlock(Record):
     classes: int = Field(gt=1)
     images: int = Field(gt=0)
     resolution: tuple[int, int]
+    counts: tuple[int, ...] | None = None
+    """Images per class where their numbers differ, with `ipc` as their mean; None: `ipc` each."""
 
 
 class SourceBlock(Record):
@@ -415,6 +422,10 @@ class EvalReport(Record):
     environment: EnvironmentBlock
     imported: ImportBlock | None = None
     """How the set came in; None: it was built here."""
+    doping: DopingBlock | None = None
+    """Base and real images of a doped set."""
+    reference: ReferenceBlock | None = None
+    """Real images that the set names, with or without their pixels; None: it names none."""
     card: CardBlock | None = None
     """None until the card is made."""
     limitations: tuple[str, ...] = ()

@@ -6,6 +6,8 @@ GAINS: Mapping[str, str] = {
     "gain_images_soft": "distilled - random, soft labels",
     "gain_images_hard": "distilled - random, hard labels",
     "gain_images_soft_online": "distilled - random, labels made online by the teacher",
+    "gain_packed_hard": "distilled - mosaics of random, hard labels",
+    "gain_packed_soft": "distilled - mosaics of random, soft labels",
     "gain_labels_random": "soft - hard labels, random images",
     "ior": "improvement over random (IOR)",
     "hlr": "short of the real data, hard labels (HLR, lower is better)",
