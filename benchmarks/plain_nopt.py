@@ -4,7 +4,7 @@ The projector is a stack of ordinary layers and its map is averaged afterwards; 
 it 25 latents at a time, for each step anew; the noise belongs to `torch.optim.SGD`; the transformer
 sees 5 samples at a time, each with its unconditional twin.
 
-Source: Dataset Concentration (arXiv 2603.27987) and its code, data-accessible path.
+Source: Liu et al., Dataset Concentration (arXiv 2603.27987) and its code, data-accessible path.
 """
 
 import math

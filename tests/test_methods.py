@@ -23,6 +23,11 @@ QUICK: dict[str, dict[str, object]] = {
     "idm": {"iterations": 4, "batch_real": 4, "queue": TINY_QUEUE, "together": 2},
     "bacon": {"iterations": 4, "batch_real": 4, "queue": TINY_QUEUE, "together": 2},
     "dit": {"steps": 4, "together": 2},
+    "dsco": {
+        "steps": 3,
+        "together": 2,
+        "nopt": {"iterations": 11, "projector": {"widths": [8, 8, 16, 16], "groups": 4}},
+    },
     "igds": {
         "steps": 4,
         "together": 2,

@@ -40,3 +40,25 @@ def start_noise(
     if kind == "lattice" or (kind == "auto" and n >= LATTICE_MIN):
         return lattice(n, shape, generator)
     return torch.randn((n, *shape), generator=generator)
+
+
+def jittered_strata(
+    copies: int, n: int, shape: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
+    """Normal noise for several copies of each of n images, [copies, n, *shape].
+
+    Of each image and coordinate, the copies lie in `copies` different strata of equal probability,
+    in random order, each uniformly within its stratum; single values are exactly normal.
+
+    Args:
+        copies: Per image.
+        n: Images.
+        shape: Of one of them.
+        generator: Draws on its own device.
+    """
+    device = generator.device
+    size = (copies, n, *shape)
+    order = torch.rand(size, generator=generator, device=device).argsort(dim=0)
+    share = torch.rand(size, generator=generator, device=device).add_(order).div_(copies)
+    noise: Tensor = torch.special.ndtri(share.clamp_(1e-7, 1 - 1e-7))
+    return noise
