@@ -24,7 +24,7 @@ LABELS: Mapping[Regime, str] = {
 USUAL_RUNS = 5
 
 
-def verdict(regime: Regime, gain: Metric) -> str:
+def verdict(regime: Regime, gain: Metric, *, mosaics: bool = False) -> str:
     """Whether the images beat random ones of the same number, in one sentence.
 
     A gain whose 95 % interval holds 0 is "no clear difference".
@@ -32,25 +32,28 @@ def verdict(regime: Regime, gain: Metric) -> str:
     Args:
         regime: The labels that both arms trained with.
         gain: A(syn) - A(rnd), paired by seed.
+        mosaics: Whether the random ones are packed into mosaics, as the distilled ones are.
     """
     labels = LABELS[regime]
+    random = "mosaics of random images" if mosaics else "random images"
+    ones = random if mosaics else "random ones"
     if gain.value is None:
-        return f"Under {labels}: not compared with random images ({gain.note})."
+        return f"Under {labels}: not compared with {random} ({gain.note})."
     if gain.ci95 is None:
         return (
-            f"Under {labels}: a difference of {points(gain.value)} points to random images "
+            f"Under {labels}: a difference of {points(gain.value)} points to {random} "
             f"in {gain.n} {'run' if gain.n == 1 else 'runs'}, too few to judge."
         )
     low, high = gain.ci95
     interval = f"95 % interval {points(low)} to {points(high)}, {gain.n} paired runs"
     if low <= 0 <= high:
         return (
-            f"Under {labels}: no clear difference to random images "
+            f"Under {labels}: no clear difference to {random} "
             f"({points(gain.value, signed=True)} points, {interval})."
         )
     verb = "beat" if gain.value > 0 else "lose to"
     return (
-        f"Under {labels}: the images {verb} random ones by {points(abs(gain.value))} points "
+        f"Under {labels}: the images {verb} {ones} by {points(abs(gain.value))} points "
         f"({interval})."
     )
 

@@ -127,3 +127,19 @@ def test_the_protocol_of_a_run_has_the_rate_of_its_student():
 
     assert first.regime == "soft_online"
     assert protocol_of(first).lr == 2.5e-3
+
+
+def test_mosaics_of_random_images_stand_beside_mosaics_alone():
+    spec = EvalSpec(protocol="digits-1")
+
+    assert "rnd_packed_hard" in arms_of(spec, "convnet3", soft=False, mosaics=True)
+    assert "rnd_packed_soft" not in arms_of(spec, "convnet3", soft=False, mosaics=True)
+    assert "rnd_packed_soft" in arms_of(spec, "convnet3", soft=True, mosaics=True)
+    assert not any("packed" in arm for arm in arms_of(spec, "convnet3", soft=True))
+
+
+def test_a_named_packed_arm_needs_mosaics():
+    spec = EvalSpec(protocol="digits-1", arms=("syn_hard", "rnd_packed_hard"))
+
+    with pytest.raises(ValueError, match="stands beside mosaics"):
+        arms_of(spec, "convnet3", soft=False)
