@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from distillhub.methods._base import Method
 from distillhub.recipe.loading import load_recipe
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
@@ -29,8 +30,20 @@ def test_a_recipe_validates(path: Path) -> None:
 def test_the_stem_tells_method_and_images_per_class(path: Path) -> None:
     recipe = load_recipe(path)
 
-    assert path.stem.startswith(f"{recipe.method.name}_")
+    assert path.stem.split("_")[0] in names_of(recipe.method)
     assert path.stem.endswith(f"_{recipe.ipc}")
+
+
+def names_of(method: Method) -> tuple[str, ...]:
+    """A doped set bears the name of its base, data-free DsCo one of its own."""
+    match method.model_dump():
+        case {"name": "dsco", "nopt": {"mode": "df"}}:
+            return ("dfdsco",)
+        case {"name": "doping"}:
+            return tuple(base.split("_")[0] for base in method.bases)
+        case {"name": str(name)}:
+            return (name,)
+    raise AssertionError("a method without a name")
 
 
 def test_names_are_not_used_twice() -> None:
