@@ -32,7 +32,7 @@ from distillhub.hub.client import (
     translated,
 )
 from distillhub.hub.readback import read_back
-from distillhub.hub.refusals import recipe_of, refusals
+from distillhub.hub.refusals import refusals
 from distillhub.hub.repository import (
     KIND,
     Difference,
@@ -42,7 +42,7 @@ from distillhub.hub.repository import (
     difference,
 )
 from distillhub.hub.versions import Change, Release, Version, changes, gravest, restamped
-from distillhub.packaging.card import REPORT
+from distillhub.packaging.card import REPORT, RESOLVED
 from distillhub.packaging.specs import PublishSpec
 from distillhub.packaging.verify import verify
 from distillhub.records.manifest import MANIFEST, Manifest, files_of
@@ -126,16 +126,14 @@ def make_plan(
         Manifest.model_validate_json((folder / MANIFEST).read_bytes()),
         loads((folder / REPORT).read_bytes()),
     )
-    recipe = recipe_of(folder)
-    found = tuple(refusals(own.report, recipe, allow_incomplete=allow_incomplete))
+    found = tuple(refusals(own.report, allow_incomplete=allow_incomplete))
     if found:
         raise RefusedError.of(found)
     name = _named(repo_id, own)
     needs_token(name)
     wanted = Version.of(version, "--version") if version is not None else None
     if private is None:
-        block = recipe.get("publish")
-        private = not isinstance(block, Mapping) or bool(block.get("private", True))
+        private = _private(folder)
     files = {path.relative_to(folder).as_posix(): LocalFile.of(path) for path in files_of(folder)}
 
     def bundle(version: Version) -> Bundle:
@@ -177,6 +175,16 @@ def _named(repo_id: str | None, own: Release) -> str:
         raise UsageError(
             f"'{name}' is no name of a repository", where="--repo", mend="write it as org/name"
         ) from None
+
+
+def _private(folder: Path) -> bool:
+    """What the recipe inside the set says; imported sets have none."""
+    from ruamel.yaml import YAML
+
+    path = folder / RESOLVED
+    content = YAML(typ="safe").load(path.read_bytes()) if path.is_file() else {}
+    block = content.get("publish") if isinstance(content, Mapping) else None
+    return not isinstance(block, Mapping) or bool(block.get("private", True))
 
 
 def _bundle(own: Release, files: Mapping[str, LocalFile], version: Version, name: str) -> Bundle:

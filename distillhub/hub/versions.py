@@ -127,11 +127,13 @@ def _rows(old: Release, new: Release) -> Iterator[Change]:
     if len(a.rows) != len(b.rows):
         yield Change("minor", f"{len(b.rows):,} images instead of {len(a.rows):,}")
     parts = {"images": ("image",), "labels": ("label", *SOFT), "views": GEOMETRY}
-    told = [
-        name
-        for name, columns in parts.items()
-        if any(a.columns.get(column) != b.columns.get(column) for column in columns)
+    part_of = {column: part for part, columns in parts.items() for column in columns}
+    differing = [
+        column
+        for column in dict.fromkeys([*part_of, *a.columns, *b.columns])
+        if a.columns.get(column) != b.columns.get(column)
     ]
+    told = dict.fromkeys(part_of.get(column, column) for column in differing)
     if told:
         differ = sum(x != y for x, y in zip(a.rows, b.rows, strict=False))
         yield Change("minor", f"{', '.join(told)}: {differ:,} of {len(b.rows):,} rows differ")

@@ -299,6 +299,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._batch(self._repo(org, name.removesuffix(".git")), json.loads(body))
             case ["GET" | "HEAD", "datasets", org, name, "resolve", revision, *rest]:
                 return self._file(self._repo(org, name), revision, "/".join(rest))
+            case ["GET", "api", "datasets"]:
+                author = f"{query.get('author')}/"
+                kept = [repo for name, repo in self.hub.repos.items() if name.startswith(author)]
+                return [self._info(repo, self._stale_head(repo)) for repo in kept]
             case [method, "api", "datasets", org, name, *rest]:
                 return self._of_repo(method, self._repo(org, name), rest, query, body)
         raise RefusedError(404, f"no such page: {self.command} {self.path}")

@@ -121,6 +121,21 @@ def test_other_scores_are_a_patch(release: Release):
     assert changes(release, release._replace(manifest=manifest)) == (("patch", "evaluation runs"),)
 
 
+def test_the_gravest_change_decides_and_stands_first(release: Release):
+    manifest = release.manifest.model_copy(
+        update={
+            "runs_sha256": OTHER,
+            "columns": {**release.manifest.columns, "image": OTHER, "source_row": OTHER},
+        }
+    )
+
+    found = changes(release, release._replace(manifest=manifest))
+
+    assert [change.kind for change in found] == ["minor", "patch"]
+    assert found[0].what == "images, source_row: 0 of 20 rows differ"
+    assert gravest(reversed(found)) == "minor"
+
+
 def test_a_new_number_changes_the_texts_alone(release: Release, tiny: Path, tmp_path: Path):
     made, files = restamped(release, Version(3, 1, 4), "org/name")
 
