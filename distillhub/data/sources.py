@@ -28,7 +28,7 @@ from distillhub.errors import DataError, Fault, RecipeError
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["RealData", "open_split", "pin_source"]
+__all__ = ["RealData", "geometry_of", "open_split", "pin_source", "stored_rows"]
 
 DIGITS = "sklearn:digits"
 SplitName = Literal["train", "test"]
@@ -322,16 +322,8 @@ def open_split(spec: SourceSpec, split: SplitName, sources: Mapping[str, Path]) 
         raise _changed(spec, "its classes have other names")
 
     chosen = choose(part, pin.class_names)
-    geometry = Geometry(
-        channels=pin.channels,
-        height=pin.height,
-        width=pin.width,
-        size=spec.size,
-        resize=spec.resize,
-        grey_only=spec.channels is None and pin.channels == 1,
-    )
     return RealData(
-        source=open_pixels(part.rows, chosen.rows, geometry),
+        source=open_pixels(part.rows, chosen.rows, geometry_of(spec)),
         labels=torch.from_numpy(chosen.labels),
         class_names=pin.class_names,
         channels=pin.channels,
@@ -343,6 +335,37 @@ def open_split(spec: SourceSpec, split: SplitName, sources: Mapping[str, Path]) 
         origin=torch.arange(len(chosen.rows)),
         holdout=spec.holdout if split == "train" else None,
     )
+
+
+def geometry_of(spec: SourceSpec) -> Geometry:
+    """What every image of a resolved recipe's data set is turned into."""
+    pin = spec.pinned
+    return Geometry(
+        channels=pin.channels,
+        height=pin.height,
+        width=pin.width,
+        size=spec.size,
+        resize=spec.resize,
+        grey_only=spec.channels is None and pin.channels == 1,
+    )
+
+
+def stored_rows(spec: SourceSpec, sources: Mapping[str, Path]) -> EncodedRows:
+    """The training split as it is stored, before any choice of rows and classes.
+
+    Args:
+        spec: `dataset:` of a recipe.
+        sources: Local copies by Hub id.
+
+    Raises:
+        DataError: If the source is gone, or has no such split.
+    """
+    try:
+        return _find(spec, sources, None if spec.pin is None else spec.pin.revision).rows(
+            spec.train
+        )
+    except RecipeError as error:
+        raise DataError.of(error.faults) from error
 
 
 def _changed(spec: SourceSpec, what: str) -> DataError:

@@ -200,13 +200,14 @@ def _panel(part: Comparison, report: EvalReport) -> figures.Panel:
 
 
 def sheet_rows(folder: Path, class_names: Sequence[str]) -> list[figures.Row]:
-    """The images that the contact sheet shows: the first of every shown class."""
-    classes = stored.read(folder).labels
+    """The images that the contact sheet shows: the first of every shown class with pixels."""
+    classes, held = stored.read(folder).labels, stored.held(folder)
     rows = []
     for label in figures.shown_classes(len(class_names)):
-        of_class = np.flatnonzero(classes == label)[: figures.MAX_COLUMNS].tolist()
+        of_class = [row for row in np.flatnonzero(classes == label).tolist() if held[row]]
         if of_class:
-            pixels = figures.decoded(stored.images(folder, of_class))
+            files = stored.images(folder, of_class[: figures.MAX_COLUMNS])
+            pixels = figures.decoded([file for file in files if file is not None])
             rows.append(figures.Row(class_names[label], pixels))
     return rows
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from distillhub.records.references import REFERENCE
+
 _HEAD = '''\
 import torch
 from torch.nn import functional as F
@@ -14,6 +16,9 @@ _BESIDE = """\
     entry = rows.with_format("torch")[row]
     image, _ = entry.pop("image")[None] / 255, entry.pop("label")
     entry = {{name: values.reshape({entries}, -1)[k] for name, values in entry.items()}}
+"""
+_UNNAMED = """\
+    rows = rows.remove_columns({columns})  # what names real images
 """
 _APART = """\
     image = rows.with_format("torch")[row]["image"][None] / 255
@@ -71,8 +76,10 @@ def decoder(front_matter: Mapping[str, object]) -> str | None:
     entries = views["count"] * views.get("formation", 1) ** 2
     named = "rows, views, " if apart else "rows, "
     mixed = "mix_box" in columns
+    unnamed = [name for name in REFERENCE if name in columns]
     parts = [
         _HEAD.format(arguments=f"{named}row, k, T=4.0" + (", mixed=True" if mixed else "")),
+        _UNNAMED.format(columns=unnamed) if unnamed else "",
         _APART if apart else _BESIDE.format(entries=entries),
     ]
     if "view_crop" in columns:

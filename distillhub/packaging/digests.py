@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distillhub.records.columns import KEYS, dense
 from distillhub.records.manifest import RowDigest
+from distillhub.records.references import REFERENCE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,8 +28,8 @@ class Digests(NamedTuple):
 def digests(folder: Path) -> Digests:
     """Digests of all rows and columns, from the files; the layout of the labels does not matter.
 
-    Of a number the stored little-endian bytes count, of an image its file; each is preceded by the
-    name of its column.
+    Of a number the stored little-endian bytes count, of an image its file (nothing where the set
+    only names it), of what names it the text; each is preceded by the name of its column.
 
     Raises:
         OSError: If a file is no Parquet file.
@@ -43,7 +44,8 @@ def digests(folder: Path) -> Digests:
         hashes = [hashlib.sha256() for _ in range(table.num_rows)]
         rows += hashes
         for name in table.column_names:
-            _absorb(name, _cells(table[name]), hashes, columns)
+            cells = _cells(table[name]) if name not in REFERENCE else _words(table[name])
+            _absorb(name, cells, hashes, columns)
     apart = list(parquet_files(folder, "views"))
     if apart:
         import pyarrow as pa
@@ -85,12 +87,15 @@ def _cells(column: "pa.ChunkedArray") -> Iterator[bytes]:
 
     if pa.types.is_struct(column.type):
         for cell in column:
-            found = cell["bytes"].as_py()
-            if found is None:
-                raise ValueError("an image has no bytes")
-            yield found
+            yield cell["bytes"].as_py() or b""
     else:
         yield from _numbers(dense(column))
+
+
+def _words(column: "pa.ChunkedArray") -> Iterator[bytes]:
+    """Texts of cells that may be empty."""
+    for cell in column.to_pylist():
+        yield b"" if cell is None else str(cell).encode()
 
 
 def _numbers(values: NDArray[np.generic]) -> Iterator[bytes]:

@@ -51,12 +51,20 @@ def notices(report: EvalReport) -> tuple[Warned, ...]:
         text = (
             "The images are copies of real ones, whose license may not allow to publish them again."
         )
+        if report.doping is not None:
+            text = f"Some of {text[0].lower()}{text[1:]}"
         if share is None:
             text = (
                 "It is not known whether the images are copies of real ones, whose license may not "
                 "allow to publish them again."
             )
         found.append(Warned(code="real_pixels", text=text))
+    if report.reference is not None and report.reference.materialized_from is None:
+        text = (
+            f"{report.reference.rows} of the images are real ones that are only named here; "
+            "`distillhub materialize` fills their pixels in from a copy of the source."
+        )
+        found.append(Warned(code="named_images", text=text))
     if report.imported is not None:
         text = "Imported, not built here: nobody has checked what its makers say of it."
         found.append(Warned(code="imported", text=text))

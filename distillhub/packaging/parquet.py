@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, JsonValue
 from torch import Tensor
 
 from distillhub.packaging.digests import digests, parquet_files
@@ -24,6 +24,7 @@ from distillhub.records.columns import (
     write_parquet,
 )
 from distillhub.records.manifest import FileEntry, RowDigest, entry_of
+from distillhub.records.references import REFERENCE, Reference, reference_columns
 from distillhub.records.soft_labels import SoftLabels, Views
 from distillhub.spec import Spec
 
@@ -44,7 +45,7 @@ class Storage(NamedTuple):
     labels: int
     """Hard and soft labels."""
     aux: int
-    """Views: all that is needed beside the labels to train on them."""
+    """Views: all that is needed beside the labels to train on them; names of missing images."""
     columns: dict[str, int]
 
 
@@ -74,17 +75,21 @@ class PackageRecord(Spec):
     """Column name -> Arrow type, all tables together."""
     front_matter: dict[str, object]
     """`configs`, `dataset_info` and `distillhub` of the README."""
+    record: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the method tells of the set."""
 
 
 def write(
     folder: Path,
-    images: Sequence[bytes],
+    images: Sequence[bytes | None],
     labels: Tensor,
     class_names: Sequence[str],
     soft: SoftLabels | None,
     views: Views | None,
     meta: Mapping[str, object],
     *,
+    named: Sequence[Reference | None] | None = None,
+    told: Mapping[str, JsonValue] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> PackageRecord:
     """Write a data set: `data/train-*.parquet`, a short README.md and package.json.
@@ -94,16 +99,19 @@ def write(
 
     Args:
         folder: Holds no Parquet files yet; made if it is missing.
-        images: N image files.
+        images: N image files; None where an image is only named.
         labels: [N] int64.
         class_names: In label order.
         soft: Soft labels of the N images.
         views: Their views; None: the labels are of whole images.
         meta: What else the `distillhub:` block of the front matter says; JSON values.
+        named: Of the N images those that are named, with pixels or without; None: there are none.
+        told: What the method tells of the set.
         shard_bytes: Most uncompressed bytes per data file.
 
     Raises:
-        ValueError: If the lengths differ, or the folder holds a set already.
+        ValueError: If the lengths differ, an image is missing that is not named, or the folder
+            holds a set already.
     """
     import datasets
 
@@ -118,7 +126,10 @@ def write(
         raise ValueError(
             f"{folder} holds Parquet files already; a set is written to an empty folder"
         )
-    parts = _parts(images, labels, soft, views)
+    lost = [row for row, file in enumerate(images) if file is None and not (named and named[row])]
+    if lost:
+        raise ValueError(f"row {lost[0]} has neither an image nor the name of one")
+    parts = _parts(images, labels, soft, views, named)
     files: dict[str, FileEntry] = {}
     found: dict[str, int] = {}
     types: dict[str, str] = {}
@@ -158,6 +169,7 @@ def write(
         files=files,
         features=types,
         front_matter=front_matter,
+        record=dict(told or {}),
     )
     _write_readme(folder, front_matter)
     text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
@@ -178,14 +190,15 @@ def storage(folder: Path) -> Storage:
 
 def _share(columns: Mapping[str, int]) -> Storage:
     labels = sum(count for name, count in columns.items() if name == "label" or name in SOFT)
-    aux = sum(count for name, count in columns.items() if name in (*GEOMETRY, *KEYS))
+    beside = (*GEOMETRY, *KEYS, *REFERENCE)
+    aux = sum(count for name, count in columns.items() if name in beside)
     return Storage(columns.get("image", 0), labels, aux, dict(columns))
 
 
 class _Part(NamedTuple):
     """The content of one configuration; images are turned into a column shard by shard."""
 
-    images: Sequence[bytes] | None
+    images: Sequence[bytes | None] | None
     numbers: "pa.Table"
     """All columns but `image`."""
 
@@ -198,7 +211,7 @@ class _Part(NamedTuple):
     @property
     def image_bytes(self) -> int:
         """Bytes of the image files."""
-        return sum(map(len, self.images or ()))
+        return sum(len(file or b"") for file in self.images or ())
 
     @property
     def group_rows(self) -> int:
@@ -212,7 +225,7 @@ class _Part(NamedTuple):
         per_row = self.list_bytes / max(rows, 1)
         start, held = 0, 0.0
         for row in range(rows):
-            size = per_row + (len(self.images[row]) if self.images is not None else 0)
+            size = per_row + (len(self.images[row] or b"") if self.images is not None else 0)
             if held and held + size > most:
                 yield start, row
                 start, held = row, 0.0
@@ -227,18 +240,25 @@ class _Part(NamedTuple):
         if self.images is not None:
             files = pa.array(list(self.images[start:stop]), pa.binary())
             paths = pa.nulls(stop - start, pa.string())
-            image = pa.StructArray.from_arrays([files, paths], ["bytes", "path"])
+            image = pa.StructArray.from_arrays(
+                [files, paths], ["bytes", "path"], mask=files.is_null()
+            )
             table = table.add_column(0, "image", image)
         return table.cast(schema).replace_schema_metadata(schema.metadata)
 
 
 def _parts(
-    images: Sequence[bytes], labels: Tensor, soft: SoftLabels | None, views: Views | None
+    images: Sequence[bytes | None],
+    labels: Tensor,
+    soft: SoftLabels | None,
+    views: Views | None,
+    named: Sequence[Reference | None] | None,
 ) -> dict[str, _Part]:
     """What goes to `data/`, and to `views/` where there are too many of them for one row."""
     import pyarrow as pa
 
-    numbers = pa.table({"label": pa.array(labels.numpy())})
+    names = {} if named is None else reference_columns(named)
+    numbers = pa.table({"label": pa.array(labels.numpy()), **names})
     if entries_of(soft, views) > INLINE_ENTRIES:
         return {
             "default": _Part(images, numbers),

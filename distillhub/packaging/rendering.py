@@ -109,6 +109,7 @@ def render(report: EvalReport) -> str:
             details=_details(report.headline),
             energy=_energy(report),
             limits=limits(report),
+            counts=images_per_class(report),
         )
     )
     return text.rstrip("\n") + "\n"
@@ -172,18 +173,28 @@ def summary(report: EvalReport) -> str:
             f"{height} x {width} pixels in {data.classes} classes{size}; {told}."
         )
     made = "real images chosen by" if report.method.real_pixels else "distilled by"
+    real = ""
+    if report.doping is not None:
+        made = f"`{report.doping.base}` filled up with real images by"
+        real = f", {_whole(report.doping.doped)} of them real"
     return (
-        f"`{report.source.id}`, {made} `{report.method.name}`: {data.ipc} images per class, "
-        f"{_whole(data.images)} images of {height} x {width} pixels in {data.classes} classes"
-        f"{size}; {told}."
+        f"`{report.source.id}`, {made} `{report.method.name}`: {images_per_class(report)} images "
+        f"per class, {_whole(data.images)} images{real} of {height} x {width} pixels in "
+        f"{data.classes} classes{size}; {told}."
     )
 
 
 def images_per_class(report: EvalReport) -> str:
-    """`10`, or `8 to 12` where the classes have different numbers."""
-    counts = report.imported.counts if report.imported else (report.dataset.ipc,)
+    """`10`, or `8 to 12` where the classes have different numbers, with their mean if it is set."""
+    if report.imported is not None:
+        counts = report.imported.counts
+    else:
+        counts = report.dataset.counts or (report.dataset.ipc,)
     least, most = min(counts), max(counts)
-    return str(most) if least == most else f"{least} to {most}"
+    if least == most:
+        return str(most)
+    mean = f" (mean {report.dataset.ipc})" if report.dataset.counts else ""
+    return f"{least} to {most}{mean}"
 
 
 def _named(name: str, what: str) -> str:

@@ -24,11 +24,11 @@ from datasets import load_dataset
 from torch import nn
 from torch.nn import functional as F
 
-rows = load_dataset({address}, split="train")
+rows = load_dataset({address}, split="train"){held}
 images = torch.stack([torch.tensor(np.array(picture)) for picture in rows["image"]]).float() / 255
 images = {channels_first}  # [N, C, H, W]
 labels = torch.tensor(rows["label"][:])
-
+{unpack}
 {net}
 for epoch in range(50):
     for batch in torch.randperm(len(images)).split(64):
@@ -36,6 +36,23 @@ for epoch in range(50):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()"""
+
+_UNPACK = """
+# every stored image is a mosaic of {f} x {f} images: take it apart, bring the parts to full size
+n, c, h, w = images.shape
+parts = images.reshape(n, c, {f}, h // {f}, {f}, w // {f}).permute(0, 2, 4, 1, 3, 5)
+images = F.interpolate(
+    parts.reshape(-1, c, h // {f}, w // {f}), (h, w), mode="bilinear", align_corners=False
+)
+labels = labels.repeat_interleave({f} * {f})
+"""
+
+_HELD = """
+rows = rows.filter(lambda row: row["image"] is not None)  # until they are materialized"""
+
+_FIRST = """\
+# once the pixels of the named images are filled in: distillhub materialize
+"""
 
 _SOFT = """\
 {path}import distillhub
@@ -82,9 +99,30 @@ def train(report: EvalReport) -> str:
     channels = len(report.preprocess.mean)
     net = _NET.format(channels=channels, classes=report.dataset.classes)
     if report.labels.dtype is not None:
-        return _SOFT.format(path=_path(report), address=_address(report), net=net)
+        first = _FIRST if _lacks_pixels(report) else ""
+        return first + _SOFT.format(path=_path(report), address=_address(report), net=net)
     first = "images.unsqueeze(1)" if channels == 1 else "images.movedim(3, 1)"
-    return _HARD.format(path=_path(report), address=_address(report), net=net, channels_first=first)
+    formation = _formation(report)
+    return _HARD.format(
+        path=_path(report),
+        address=_address(report),
+        net=net,
+        channels_first=first,
+        unpack=_UNPACK.format(f=formation) if formation > 1 else "",
+        held=_HELD if _lacks_pixels(report) else "",
+    )
+
+
+def _lacks_pixels(report: EvalReport) -> bool:
+    """Whether some images are only named."""
+    return report.reference is not None and report.reference.materialized_from is None
+
+
+def _formation(report: EvalReport) -> int:
+    """Sub-images per side of a stored image."""
+    block = report.card.data.get("distillhub") if report.card else None
+    found = block.get("formation", 1) if isinstance(block, dict) else 1
+    return found if isinstance(found, int) else 1
 
 
 def _path(report: EvalReport) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from distillhub.packaging.digests import parquet_files
 from distillhub.records.columns import GEOMETRY, KEYS, SOFT, dense
+from distillhub.records.references import REFERENCE, Reference, read_references
 
 
 class Stored(NamedTuple):
@@ -50,11 +51,38 @@ def read(folder: Path) -> Stored:
     return Stored(labels, columns)
 
 
-def images(folder: Path, rows: Sequence[int]) -> list[bytes]:
-    """The image files of some rows, in the order asked for."""
+def named(folder: Path) -> list[Reference | None]:
+    """Of every row, the real image that it names.
+
+    Raises:
+        ValueError: If a row has some of the columns and lacks others.
+    """
     import pyarrow.parquet as pq
 
-    found: dict[int, bytes] = {}
+    found: list[Reference | None] = []
+    for path in parquet_files(folder, "data"):
+        known = pq.read_schema(path).names
+        wanted = ["label", *(name for name in REFERENCE if name in known)]
+        found += read_references(pq.read_table(path, columns=wanted))
+    return found
+
+
+def held(folder: Path) -> NDArray[np.bool_]:
+    """Of every row, whether it holds an image, [N]."""
+    import pyarrow.parquet as pq
+
+    known = [
+        np.asarray(pq.read_table(path, columns=["image"])["image"].is_valid())
+        for path in parquet_files(folder, "data")
+    ]
+    return np.concatenate(known)
+
+
+def images(folder: Path, rows: Sequence[int]) -> list[bytes | None]:
+    """The image files of some rows, in the order asked for; None where a row only names one."""
+    import pyarrow.parquet as pq
+
+    found: dict[int, bytes | None] = {}
     first = 0
     for path in parquet_files(folder, "data"):
         with pq.ParquetFile(path) as file:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from distillhub.errors import Fault, VerificationError
-from distillhub.packaging import verify_figures, verify_rows
+from distillhub.packaging import verify_figures, verify_mixed, verify_rows
 from distillhub.packaging.card import (
     CARD,
     CONTACT_SHEET,
@@ -91,6 +91,8 @@ def verify(folder: Path) -> Verdict:
     if report is not None:
         found.run("columns", "data", lambda: verify_rows.columns(folder, report))
         found.run("labels", "data", lambda: verify_rows.labels(folder, report))
+        found.run("real images", "data", lambda: verify_mixed.named(folder, report))
+        found.run("doping", REPORT, lambda: verify_mixed.doping(report))
         found.run("storage", REPORT, lambda: verify_figures.storage(folder, report))
         found.run("figures", REPORT, lambda: verify_figures.figures(report))
         found.run("runs", REPORT, lambda: verify_figures.runs(folder, report))

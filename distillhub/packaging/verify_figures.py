@@ -24,6 +24,7 @@ from distillhub.packaging.figures import wrong_tiles
 from distillhub.packaging.rendering import RENDERING, render
 from distillhub.records.columns import GEOMETRY, KEYS, SOFT, column_bytes
 from distillhub.records.manifest import FileEntry, Manifest, entry_of
+from distillhub.records.references import REFERENCE
 from distillhub.records.report import EvalReport, Metric, Run
 
 REBUILD = "fetch or build the data set again"
@@ -34,6 +35,8 @@ PAIRED = {
     "gain_images_hard": ("syn_hard", "rnd_hard"),
     "gain_images_soft": ("syn_soft", "rnd_soft"),
     "gain_images_soft_online": ("syn_soft_online", "rnd_soft_online"),
+    "gain_packed_hard": ("syn_hard", "rnd_packed_hard"),
+    "gain_packed_soft": ("syn_soft", "rnd_packed_soft"),
     "gain_labels_random": ("rnd_soft", "rnd_hard"),
     "hlr": ("full_hard", "syn_hard"),
 }
@@ -82,7 +85,10 @@ def storage(folder: Path, report: EvalReport) -> Iterator[Fault]:
     parts = {
         "bytes_images": (found.get("image", 0), block.bytes_images),
         "bytes_labels": (sum(found.get(n, 0) for n in ("label", *SOFT)), block.bytes_labels),
-        "bytes_aux": (sum(found.get(n, 0) for n in (*GEOMETRY, *KEYS)), block.bytes_aux),
+        "bytes_aux": (
+            sum(found.get(n, 0) for n in (*GEOMETRY, *KEYS, *REFERENCE)),
+            block.bytes_aux,
+        ),
     }
     for name, (seen, said) in parts.items():
         if seen != said:

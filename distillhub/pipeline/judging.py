@@ -285,7 +285,9 @@ def _report(
 ) -> EvalReport:
     pin, soft = recipe.dataset.pinned, recipe.relabel is not None
     made = read_labels(run.reads("labels"))
-    record = PackageRecord.model_validate_json((run.reads("package") / "package.json").read_bytes())
+    packaged = PackageRecord.model_validate_json(
+        (run.reads("package") / "package.json").read_bytes()
+    )
     teachers = tuple(
         TeacherBlock(
             role=role, arch=record["arch"], weights_sha256=record["sha256"], top1=record["top1"]
@@ -312,7 +314,7 @@ def _report(
             classes=len(pin.class_names),
             images=recipe.ipc * len(pin.class_names),
             resolution=(pin.height, pin.width),
-            counts=None if recipe.method.even else record.counts,
+            counts=None if recipe.method.even else packaged.counts,
         ),
         source=SourceBlock(
             id=public_id(recipe.dataset),
@@ -350,7 +352,7 @@ def _report(
             label_image_ratio=0,
         ),
         environment=environment,
-        **blocks_of(record.record, recipe, public_id(recipe.dataset)),
+        **blocks_of(packaged.record, recipe, public_id(recipe.dataset)),
         **found._asdict(),
     )
 

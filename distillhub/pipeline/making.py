@@ -33,11 +33,13 @@ from distillhub.pipeline.bases import opened_bases, real_share
 from distillhub.pipeline.checkpoint import drive, load_tensors, save_tensors
 from distillhub.pipeline.files import replaced_folder, write_json
 from distillhub.pipeline.generators import make_generator
+from distillhub.pipeline.naming import named_images
 from distillhub.pipeline.project import WEIGHTS
 from distillhub.pipeline.run import StageRun
 from distillhub.pipeline.store import stored
 from distillhub.pipeline.versions import CODE
 from distillhub.pipeline.workbench import PipelineBench
+from distillhub.records.references import Reference
 from distillhub.relabel.files import read_labels, write_labels
 from distillhub.relabel.label import Labels
 from distillhub.relabel.label import relabel as make_labels
@@ -454,10 +456,12 @@ def package(
 ) -> None:
     """The Parquet data set, which `load_dataset` opens as it is."""
     stored_images = read_images(run.reads("images"))
-    counts = torch.bincount(stored_images.labels, minlength=len(dataset.pinned.class_names))
-    if counts.tolist() != [ipc] * len(dataset.pinned.class_names):
+    classes = len(dataset.pinned.class_names)
+    counts = torch.bincount(stored_images.labels, minlength=classes).tolist()
+    if sum(counts) != ipc * classes or (method.even and counts != [ipc] * classes):
+        wanted = f"{ipc} each" if method.even else f"{ipc * classes} in all"
         raise PipelineError(
-            f"images per class are {counts.tolist()}, {ipc} each were asked for", where="package"
+            f"images per class are {counts}, {wanted} were asked for", where="package"
         )
     meta: dict[str, object] = {
         "name": name,
@@ -471,8 +475,15 @@ def package(
     }
     if stored_images.formation > 1:
         meta["formation"] = stored_images.formation
+    told = run.reads("images") / RECORD
+    record = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
+    named = None
+    if method.by_reference:
+        sources = run.project.sources_for(dataset)
+        named = named_images(stored_images.source_rows, dataset, sources)
     with replaced_folder(run.project.artifacts(run.stem) / "package") as out:
-        write_package(out, stored_images, read_labels(run.reads("labels")), dataset, meta)
+        labels = read_labels(run.reads("labels"))
+        write_package(out, stored_images, labels, dataset, meta, named=named, record=record)
 
 
 def write_package(
@@ -481,14 +492,32 @@ def write_package(
     labels: Labels | None,
     dataset: SourceSpec,
     meta: dict[str, object],
+    *,
+    named: Sequence[Reference | None] | None = None,
+    record: Mapping[str, JsonValue] | None = None,
 ) -> None:
-    """Write images and labels as a data set; also used for random twins."""
+    """Write images and labels as a data set; also used for random twins.
+
+    Args:
+        out: An empty folder.
+        stored_images: As they were encoded; those that are named are left out.
+        labels: None: hard ones only.
+        dataset: Pinned.
+        meta: For the front matter.
+        named: Real images that are named instead of published; None: none.
+        record: What the method tells.
+    """
+    content: Sequence[bytes | None] = stored_images.content
+    if named is not None:
+        content = [file if one is None else None for file, one in zip(content, named, strict=True)]
     parquet.write(
         out,
-        stored_images.content,
+        content,
         stored_images.labels,
         dataset.pinned.class_names,
         labels.soft if labels is not None else None,
         labels.views if labels is not None else None,
         meta,
+        named=named,
+        told=record,
     )

@@ -25,6 +25,7 @@ from distillhub.records.columns import (
     read_entry_table,
 )
 from distillhub.records.images import EncodedImages
+from distillhub.records.references import REFERENCE, Reference, read_references
 from distillhub.records.replay import replay
 from distillhub.records.snapshot import snapshot
 from distillhub.records.soft_labels import SoftLabels, Views
@@ -55,6 +56,8 @@ class DistilledSet:
     """The `distillhub:` block of the README's front matter; empty for sets of others."""
     revision: str | None = None
     """Commit of the Hub repository; None for a local folder."""
+    named: tuple[Reference | None, ...] | None = None
+    """Of every row, the real image that it names; None: the set names none."""
 
     @classmethod
     def open(
@@ -77,17 +80,20 @@ class DistilledSet:
             table = _load(folder, None, split, arrow)
             meta = _front_matter(folder)
             columns = _find_columns(table, str(folder))
-            source = EncodedImages(_Files(table, columns.image), len(table), where=str(folder))
+            source = EncodedImages(
+                _Files(table, columns.image, str(folder)), len(table), where=str(folder)
+            )
             labels, class_names = _labels(table, columns.label, str(folder))
             try:
                 soft, views = _entries(table, meta, source, len(class_names), folder, split, arrow)
+                named = _named(table)
             except ValueError as error:
                 raise DataError(
-                    f"soft labels cannot be read: {error}",
+                    f"the columns beside the images cannot be read: {error}",
                     where=str(folder),
                     mend="build or fetch the data set again",
                 ) from error
-            opened = cls(source, labels, class_names, soft, views, meta)
+            opened = cls(source, labels, class_names, soft, views, meta, named=named)
             forget(source)
         return opened
 
@@ -237,16 +243,29 @@ class _Columns(NamedTuple):
 class _Files:
     """Bytes of the image files of a split, in any order of rows."""
 
-    def __init__(self, table: "datasets.Dataset", column: str) -> None:
+    def __init__(self, table: "datasets.Dataset", column: str, where: str) -> None:
+        self._where = where
         self._table = table.select_columns([column]).with_format("arrow")
         self._column = column
 
     def __call__(self, rows: Sequence[int]) -> list[bytes]:
         found: pa.Table = self._table[list(rows)]
         return [
-            Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
-            for cell in found[self._column].to_pylist()
+            self._file(row, cell)
+            for row, cell in zip(rows, found[self._column].to_pylist(), strict=True)
         ]
+
+    def _file(self, row: int, cell: Mapping[str, object] | None) -> bytes:
+        match cell:
+            case {"bytes": bytes(content)}:
+                return content
+            case {"path": str(path)}:
+                return Path(path).read_bytes()
+        raise DataError(
+            f"row {row} holds no image, it names a real one",
+            where=self._where,
+            mend="fill the pixels in from a copy of the source: distillhub materialize",
+        )
 
 
 def _load(folder: Path, config: str | None, split: str, cache: Path) -> "datasets.Dataset":
@@ -360,6 +379,15 @@ def _entries(
             apart, len(table), num_classes=num_classes, size=size, formation=formation
         )
     return Entries(None, None)
+
+
+def _named(table: "datasets.Dataset") -> tuple[Reference | None, ...] | None:
+    """The real images that rows name; None where none does."""
+    known = [name for name in REFERENCE if name in table.column_names]
+    if not known:
+        return None
+    found = tuple(read_references(table.select_columns(known).with_format("arrow")[:]))
+    return found if any(found) else None
 
 
 def _view_facts(meta: Mapping[str, object], source: EncodedImages) -> tuple[tuple[int, int], int]:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from distillhub.data.specs import Digest
 from distillhub.digests import digest_of, sha256_of
+from distillhub.records.references import REFERENCE
 from distillhub.spec import Spec
 
 MANIFEST = "manifest.json"
@@ -91,7 +92,8 @@ class Manifest(Spec):
 
 def labels_digest(columns: Mapping[str, str]) -> str | None:
     """Digest over the columns that hold soft labels and views; None if there are none."""
-    kept = {name: value for name, value in columns.items() if name not in ("image", "label")}
+    others = ("image", "label", *REFERENCE)
+    kept = {name: value for name, value in columns.items() if name not in others}
     return digest_of(kept) if kept else None
 
 
