@@ -191,6 +191,11 @@ def _frame() -> Mapping[str, int]:
     }
 
 
+def _place(where: str) -> str:
+    """The end of a path: a page that is published tells nothing of the machine."""
+    return "/".join(Path(where).parts[-2:])
+
+
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
@@ -208,5 +213,5 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"pct": points, "bytes": short_bytes}
+    environment.filters |= {"pct": points, "place": _place}
     return environment

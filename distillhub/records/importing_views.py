@@ -161,9 +161,8 @@ def _order(
     for name, rows in _candidates(batches, n, looks, order, where):
         tried.append((float((best == labels[rows]).double().mean()), name, rows))
     agreement, name, rows = max(tried, key=lambda found: found[0])
-    if agreement <= chance or len(best) * _divergence(agreement, chance) < -math.log(
-        MOST_BY_CHANCE
-    ):
+    evidence = len(best) * _divergence(agreement, chance)
+    if agreement <= chance or evidence < -math.log(MOST_BY_CHANCE):
         raise DataError(
             f"labels do not fit the images ({name}): the highest logit is the class in "
             f"{agreement:.1%} of the views, by chance it would be in {chance:.1%}",

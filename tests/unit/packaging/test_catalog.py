@@ -350,7 +350,9 @@ def test_the_command_lists_what_it_can_and_ends_with_5_where_something_is_broken
     assert result.exit_code == 5
     assert "holds no artifact" in result.output
     assert "4 sets in" in result.output
-    assert "holds no artifact" in Page(tmp_path / "site" / "index.html").text
+    page = Page(tmp_path / "site" / "index.html").text
+    assert f"{tmp_path.name}/empty: holds no artifact" in page
+    assert str(tmp_path) not in page
 
 
 def test_a_catalog_is_replaced_and_anything_else_is_left_alone(artifacts, tmp_path):
