@@ -136,7 +136,7 @@ _add(
 )
 _add("Look", show.show, "show dm_digits_10", "show uoft-cs/cifar10")
 _add("Look", show.verify, "verify dm_digits_10", "verify org/dm-digits-10@v1 --full")
-_add("Look", catalog.catalog, "catalog artifacts --out site", "catalog mine theirs --title Ours")
+_add("Look", catalog.catalog, "catalog artifacts --out site", "catalog mine my-organisation")
 _add("Look", inspect.list_, "list protocols", name="list")
 _add(
     "Share",
