@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from distillhub.errors import UsageError
-from distillhub_cli.output import duration, output, quoted, size
+from distillhub_cli.output import duration, operations, output, quoted, size
 from distillhub_cli.places import complete_recipe, needed_project, recipe_file, shown
 from distillhub_cli.scores import print_arms
 
@@ -106,6 +106,7 @@ def plan(
         out.json(made.model_dump(mode="json"))
         return
     out.heading(f"plan of {made.recipe} on {made.device}")
+    todo = [base for base in made.bases if not base.built]
     out.facts(
         [
             ("images", f"{made.images:,} in {made.units:,} units"),
@@ -115,12 +116,48 @@ def plan(
                 f" ({made.bytes_basis})",
             ),
             ("disk", f"{size(made.disk)} with everything between"),
+            ("work", operations(made.flops)),
             ("time", duration(made.seconds)),
         ]
     )
-    rows = [(stage.name, stage.work, duration(stage.seconds), stage.basis) for stage in made.stages]
-    out.table(("stage", "work", "time", "basis"), rows)
+    if made.bases:
+        rows = [
+            (
+                base.recipe,
+                f"{base.images:,}",
+                operations(base.flops),
+                duration(base.seconds),
+                "built" if base.built else "to be built first",
+            )
+            for base in made.bases
+        ]
+        out.table(("rests on", "images", "work", "time", ""), rows)
+    lines = []
+    for stage in made.stages:
+        lines.append(
+            (stage.name, "", operations(stage.flops), duration(stage.seconds), stage.basis)
+        )
+        for part in stage.parts:
+            cells = (operations(part.flops), duration(part.seconds), part.basis)
+            lines.append(("", part.work, *(cells if part.seconds else ("", "", ""))))
+    out.table(("stage", "work", "FLOPs", "time", "basis"), lines)
+    devices = [
+        (
+            device.name,
+            _hours(device.seconds_make),
+            _hours(device.seconds_evaluate),
+            *([_hours(device.seconds_bases)] if todo else []),
+            device.source,
+        )
+        for device in made.devices
+    ]
+    columns = ("hours to make", "to evaluate", *(["of what it rests on"] if todo else []))
+    out.table(("device", *columns, "speed"), devices)
     out.next(quoted("distillhub", "build", recipe))
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.3g}" if seconds < 3.6e6 else f"{seconds / 3600:,.0f}"
 
 
 def status(

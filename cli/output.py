@@ -158,6 +158,16 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def operations(count: float) -> str:
+    """Floating-point operations for people: 0, 35 MFLOP, 4.7 TFLOP, 1,260,000 TFLOP."""
+    if count >= 1e16:
+        return f"{float(f'{count / 1e12:.3g}'):,.0f} TFLOP"
+    for unit, scale in (("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.0f}"
+
+
 def figures(metrics: Mapping[str, float]) -> str:
     """Metrics of a step in a few words."""
     return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -1,8 +1,8 @@
-"""`distillhub plan`: units, steps, bytes, disk and time of a build before any of it is done."""
+"""`distillhub plan`: units, bytes, FLOPs and time of a build before any of it is done."""
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,18 +11,17 @@ from distillhub.data import codec
 from distillhub.data.known import foretold_bytes, published_pin
 from distillhub.data.sources import RealData, open_split
 from distillhub.errors import DataError, RecipeError
-from distillhub.evaluation import protocols
-from distillhub.evaluation.arms import planned_runs
-from distillhub.models.specs import TrainSpec
+from distillhub.pipeline.bases import Link, chain, find_built
 from distillhub.pipeline.checkpoint import pin_threads
+from distillhub.pipeline.devices import DEVICES
 from distillhub.pipeline.making import plan_units
+from distillhub.pipeline.pricing import Pricing, Task, seconds_here
 from distillhub.pipeline.project import Project
 from distillhub.pipeline.rates import Rates
 from distillhub.pipeline.resolve import kept_pin, resolve
 from distillhub.pipeline.run import pick_device
 from distillhub.pipeline.stages import work_digest
 from distillhub.pipeline.versions import CODE, STAGES
-from distillhub.recipe.loading import load_recipe
 from distillhub.recipe.schema import Recipe, ResolvedRecipe
 from distillhub.relabel.spec import RelabelSpec
 from distillhub.spec import Spec
@@ -32,15 +31,59 @@ SAMPLE = 256
 """Real images that are encoded to foretell the size of the distilled ones."""
 
 
+HERE = "parts above: timed here, or their FLOPs at the speed of a few layers timed here"
+
+
+class PartPlan(Spec):
+    """A share of the work of a stage."""
+
+    work: str
+    """In words: what, how many steps."""
+    flops: float
+    seconds: float
+    """On this machine."""
+    basis: str
+    """Where the seconds come from."""
+
+
 class StagePlan(Spec):
     """What one stage will do."""
 
     name: str
-    work: str
-    """In words: what, how many steps."""
+    parts: tuple[PartPlan, ...]
     seconds: float
+    """On this machine, the start of its process included."""
     basis: str
-    """Where the seconds come from."""
+    """Where the seconds of its longest part come from."""
+
+    @property
+    def flops(self) -> float:
+        """Of all parts."""
+        return sum(part.flops for part in self.parts)
+
+
+class DevicePlan(Spec):
+    """How long the computing of a build takes on a kind of device."""
+
+    name: str
+    seconds_make: float
+    """Of this build up to its evaluation."""
+    seconds_evaluate: float
+    seconds_bases: float
+    """Of the builds that it rests on and that are not built yet."""
+    source: str
+    """Where the speed comes from."""
+
+
+class BasePlan(Spec):
+    """A build that another one rests on."""
+
+    recipe: str
+    images: int
+    flops: float
+    seconds: float
+    """On this machine."""
+    built: bool
 
 
 class Plan(Spec):
@@ -56,15 +99,23 @@ class Plan(Spec):
     disk: int
     """Bytes of the build's folders and its scratch together."""
     stages: tuple[StagePlan, ...]
+    bases: tuple[BasePlan, ...] = ()
+    """In the order of building; each rests on earlier ones at most."""
+    devices: tuple[DevicePlan, ...] = ()
 
     @property
     def seconds(self) -> float:
-        """Of all stages."""
+        """Of all stages on this machine, without the bases."""
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def flops(self) -> float:
+        """Of all stages."""
+        return sum(stage.flops for stage in self.stages)
 
 
 def make_plan(path: Path, project: Project, *, startup: float | None = None) -> Plan:
-    """The plan of a recipe, without writing anything but the cache of digests.
+    """The plan of a recipe, without writing anything but caches of digests and of rates.
 
     Args:
         path: The recipe's file.
@@ -73,50 +124,132 @@ def make_plan(path: Path, project: Project, *, startup: float | None = None) -> 
             took so far.
 
     Raises:
-        RecipeError: If the recipe or its data cannot be used.
+        RecipeError: If the recipe, its bases or its data cannot be used.
     """
     begin = time.process_time() if startup is None else startup
     pin_threads()
-    recipe = load_recipe(path)
-    kept = kept_pin(recipe.dataset, project.resolved(path.stem), update=False)
-    try:
-        resolved = resolve(recipe, path, project, kept)
-        data = open_split(resolved.dataset, "train", project.sources_for(recipe.dataset))
-        image_bytes, bytes_basis = foretell_image_bytes(resolved, data)
-    except (DataError, RecipeError) as error:
-        stand_in = published_pin(recipe.dataset)
-        if stand_in is None or recipe.dataset.id in project.sources:
-            raise
-        dataset = recipe.dataset.model_copy(update={"pin": stand_in})
-        fields = {name: getattr(recipe, name) for name in Recipe.model_fields}
-        resolved = ResolvedRecipe(**{**fields, "dataset": dataset}, code=CODE)
-        each = foretold_bytes(recipe.images, stand_in.channels, stand_in.height, stand_in.width)
-        image_bytes = round(each * len(stand_in.class_names) * recipe.ipc)
-        bytes_basis = (
-            f"published facts of {recipe.dataset.id}, which is not at hand: {error.faults[0].what}"
+    rates = Rates(pick_device(), project.state / "rates.json")
+    links = chain(project.written(path.stem))
+    images: dict[Path, int] = {}
+    plans: list[tuple[Link, Plan, list[Task]]] = []
+    for link in links:
+        on = [images[base] for base in link.bases.values()]
+        made, tasks = _plan(link, project, rates, begin, on)
+        images[link.path] = made.images
+        plans.append((link, made, tasks))
+    rates.save()
+    _, mine, my_tasks = plans.pop()
+    built = [find_built(link.path, project) is not None for link, _, _ in plans]
+    missing = [task for (_, _, tasks), done in zip(plans, built, strict=True) if not done
+               for task in tasks]  # fmt: skip
+    bases = tuple(
+        BasePlan(
+            recipe=base.recipe,
+            images=base.images,
+            flops=base.flops,
+            seconds=base.seconds,
+            built=done,
         )
-    device = pick_device()
-    rates = Rates(device)
-    views, label_bytes = foretell_labels(resolved, image_bytes)
-    target = resolved.target
-    count = target.num_classes * resolved.ipc
-    stages = [
-        StagePlan(name=name, work=work, seconds=begin + seconds, basis=basis)
-        for name, work, seconds, basis in _stages(resolved, rates, views)
+        for (_, base, _), done in zip(plans, built, strict=True)
+    )
+    devices = [
+        DevicePlan(
+            name=name,
+            seconds_make=seconds([t for t in my_tasks if t.stage != "evaluate"]),
+            seconds_evaluate=seconds([t for t in my_tasks if t.stage == "evaluate"]),
+            seconds_bases=seconds(missing),
+            source=source,
+        )
+        for name, seconds, source in (
+            (f"this machine, {mine.device}", seconds_here, HERE),
+            *((kind.name, kind.seconds, kind.source) for kind in DEVICES),
+        )
     ]
-    stages = [_as_last_time(stage, path.stem, project, resolved, begin) for stage in stages]
+    return mine.model_copy(update={"bases": bases, "devices": tuple(devices)})
+
+
+def _plan(
+    link: Link, project: Project, rates: Rates, startup: float, base_images: Sequence[int]
+) -> tuple[Plan, list[Task]]:
+    """The plan of one build, and its tasks, for the speed of other devices."""
+    stem = link.path.stem
+    resolved, image_bytes, bytes_basis = _at_hand(link, project)
+    method, target = resolved.method, resolved.target
+    count = target.num_classes * resolved.ipc
+    if method.by_reference and base_images:
+        image_bytes = round(image_bytes * max(base_images) / count)
+        bytes_basis += "; real images are published without pixels"
+    views, label_bytes = foretell_labels(resolved, image_bytes)
+    pricing = Pricing(resolved, link.path, rates, project.state, views, base_images)
+    tasks = list(pricing.tasks())
+    stages = [_stage(name, tasks, startup) for name in STAGES]
+    stages = [_as_last_time(stage, stem, project, resolved, startup) for stage in stages]
     total = image_bytes + label_bytes
     weights = len(resolved.networks) * 4_000_000
-    return Plan(
-        recipe=path.stem,
-        device=str(device),
+    # What is put together of stored images is never held as tensors.
+    pixels = 0 if method.bases else target.channels * target.height * target.width * 4
+    made = Plan(
+        recipe=stem,
+        device=str(rates.device),
         images=count,
-        units=sum(1 for _ in plan_units(resolved.method, resolved.target, resolved.seed)),
+        # A set that is put together of others is one unit; its million slots need not be counted.
+        units=1 if method.bases else sum(1 for _ in plan_units(method, target, resolved.seed)),
         bytes_images=image_bytes,
         bytes_labels=label_bytes,
         bytes_basis=bytes_basis,
-        disk=4 * total + 2 * weights + count * target.channels * target.height * target.width * 4,
+        disk=4 * total + 2 * weights + count * pixels,
         stages=tuple(stages),
+    )
+    return made, tasks
+
+
+def _at_hand(link: Link, project: Project) -> tuple[ResolvedRecipe, int, str]:
+    """The resolved recipe, the bytes of its images and how they were foretold.
+
+    What is known of a published set stands in where its images are not on this machine; the Hub is
+    not asked.
+    """
+    recipe = link.recipe
+    sources = project.sources
+    if recipe.dataset.id.startswith("."):
+        sources[recipe.dataset.id] = (link.path.parent / recipe.dataset.id).resolve()
+    kept = kept_pin(recipe.dataset, project.resolved(link.path.stem), update=False)
+    stand_in = published_pin(recipe.dataset)
+    if stand_in is not None and recipe.dataset.id not in sources:
+        dataset = recipe.dataset.model_copy(update={"pin": kept or stand_in})
+        fields = {name: getattr(recipe, name) for name in Recipe.model_fields}
+        resolved = ResolvedRecipe(**{**fields, "dataset": dataset}, code=CODE)
+        target = resolved.target
+        each = foretold_bytes(recipe.images, target.channels, target.height, target.width)
+        basis = f"published facts of {recipe.dataset.id}, which is not at hand"
+        return resolved, round(each * target.num_classes * recipe.ipc), basis
+    resolved = resolve(recipe, link.path, project, kept)
+    try:
+        data = open_split(resolved.dataset, "train", sources)
+    except DataError as error:
+        raise RecipeError.of(error.faults) from error
+    return resolved, *foretell_image_bytes(resolved, data)
+
+
+def _stage(name: str, tasks: Sequence[Task], startup: float) -> StagePlan:
+    mine: dict[str, list[Task]] = {}
+    for task in tasks:
+        if task.stage == name:
+            mine.setdefault(task.work, []).append(task)
+    parts = [
+        PartPlan(
+            work=work,
+            flops=sum(task.calls * task.flops for task in alike),
+            seconds=seconds_here(alike),
+            basis=alike[0].rate.basis,
+        )
+        for work, alike in mine.items()
+    ]
+    return StagePlan(
+        name=name,
+        parts=tuple(parts),
+        seconds=startup + sum(part.seconds for part in parts),
+        basis=max(parts, key=lambda part: part.seconds).basis or "start-up of a process",
     )
 
 
@@ -187,90 +320,3 @@ def bytes_per_view(spec: RelabelSpec, num_classes: int) -> float:
     if spec.views is None:
         return size
     return size + 3 + (4 if spec.views.randaugment else 0) + (12 if spec.views.cutmix else 0)
-
-
-def _stages(
-    recipe: ResolvedRecipe, rates: Rates, views: int
-) -> Iterator[tuple[str, str, float, str]]:
-    target, counts = recipe.target, recipe.dataset.pinned.counts
-    shape = (target.channels, target.height, target.width)
-    count = target.num_classes * recipe.ipc
-    yield STAGES[0], "validate, pin inputs", 0.0, "start-up of a process"
-    seconds, steps, basis = 0.0, 0, "nothing to train"
-    for spec in recipe.networks.values():
-        if isinstance(spec, TrainSpec):
-            rate = rates.step("train", spec.arch, shape, target.num_classes, spec.batch)
-            seconds, steps, basis = (
-                seconds + rate.seconds * spec.steps,
-                steps + spec.steps,
-                rate.basis,
-            )
-    yield "models", f"{len(recipe.networks)} networks, {steps} steps", seconds, basis
-
-    cost = recipe.method.cost(recipe.target, counts)
-    seconds, basis = 0.0, "no network involved"
-    if cost.arch is not None:
-        arch = recipe.networks[cost.arch].arch if cost.arch in recipe.networks else cost.arch
-        if cost.forward:
-            rate = rates.step("predict", arch, shape, target.num_classes, cost.forward)
-            seconds, basis = seconds + cost.steps * rate.seconds, rate.basis
-        if cost.backward:
-            rate = rates.step("train", arch, shape, target.num_classes, cost.backward)
-            seconds, basis = seconds + cost.steps * rate.seconds, rate.basis
-    yield "synthesize", f"{recipe.method.name}, {cost.steps} steps", seconds, basis
-
-    labelling, basis = 0.0, "no soft labels"
-    if recipe.relabel is not None:
-        roles = (
-            ["teacher"]
-            if recipe.relabel.by == "teacher"
-            else [r for r in recipe.networks if r != "teacher"]
-        )
-        for role in roles:
-            rate = rates.step(
-                "predict",
-                recipe.networks[role].arch,
-                shape,
-                target.num_classes,
-                min(256, count * views),
-            )
-            labelling, basis = labelling + rate.seconds * max(1.0, count * views / 256), rate.basis
-    yield "relabel", f"{count * views} views", labelling, basis
-    yield "package", f"{count} rows", 0.0, "start-up of a process"
-
-    work, seconds, basis = _evaluation(recipe, rates, labelling)
-    yield "evaluate", work, seconds, basis
-    yield "card", "figures, manifest", 2.0, "fixed"
-
-
-def _evaluation(recipe: ResolvedRecipe, rates: Rates, labelling: float) -> tuple[str, float, str]:
-    target, pin = recipe.target, recipe.dataset.pinned
-    count = target.num_classes * recipe.ipc
-    test = pin.test
-    runs = planned_runs(
-        recipe.evaluate,
-        seed=recipe.seed,
-        soft=recipe.relabel is not None,
-        height=target.height,
-        width=target.width,
-        teacher=recipe.teacher is not None,
-    )
-    seconds, basis = 0.0, "nothing to evaluate"
-    for run in runs:
-        protocol = protocols.get(run.protocol)
-        height, width = protocol.resolution(target.height, target.width)
-        images = pin.train.rows if run.arm == "full_hard" else count
-        shape = (target.channels, height, width)
-        length = protocol.length(images, target.num_classes)
-        rate = rates.step("train", run.arch, shape, target.num_classes, min(length.batch, images))
-        tested = rates.step("predict", run.arch, shape, target.num_classes, 1000)
-        seconds += length.steps * rate.seconds
-        if run.regime == "soft_online" and recipe.teacher is not None:
-            arch, look = recipe.teacher.arch, (target.channels, target.height, target.width)
-            online = rates.step("predict", arch, look, target.num_classes, length.batch)
-            seconds += length.steps * online.seconds
-        tests = 1 + len(protocol.looks(length))
-        seconds += tests * (test.rows if test is not None else 0) / 1000 * tested.seconds
-        basis = rate.basis
-    twins = len({run.subset_seed for run in runs if run.subset_seed is not None})
-    return f"{len(runs)} runs", seconds + twins * labelling, basis

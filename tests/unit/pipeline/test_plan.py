@@ -1,9 +1,36 @@
-"""What a plan foretells of labels, against hand-worked numbers."""
+"""What a plan foretells, against hand-worked numbers and published ones."""
+
+import socket
+import time
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from distillhub.pipeline.plan import bytes_per_view
+from distillhub.pipeline.devices import DEVICES
+from distillhub.pipeline.plan import Plan, bytes_per_view, make_plan
+from distillhub.pipeline.pricing import Task
+from distillhub.pipeline.project import Project
+from distillhub.pipeline.rates import KEPT, PROBE_FLOPS, Rate, Rates, count_flops
 from distillhub.relabel.spec import RelabelSpec, ViewSpec
+
+RECIPES = Path(__file__).resolve().parents[3] / "recipes"
+CPU = torch.device("cpu")
+
+
+def plan_of(stem: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A shipped recipe, planned where nothing was built and nothing can be asked."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a plan that asks the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    (root / "distillhub.toml").write_text("", encoding="utf-8")
+    (root / "recipes").symlink_to(RECIPES)
+    project = Project.at(root)
+    return make_plan(project.recipe(stem), project, startup=0.0)
 
 
 def test_a_whole_image_label_of_ten_classes_is_float16_logits():
@@ -19,3 +46,109 @@ def test_top_labels_of_a_thousand_classes_are_near_the_measured_bytes(top_k, mea
     spec = RelabelSpec(views=ViewSpec(), top_k=top_k)
 
     assert bytes_per_view(spec, 1000) - 3 == pytest.approx(measured, rel=0.1)
+
+
+def test_the_flagship_is_planned_without_data_or_network(tmp_path, monkeypatch):
+    made = plan_of("dsco_in1k_700", tmp_path, monkeypatch)
+
+    assert (made.images, made.units) == (700_000, 1)
+    assert [(base.recipe, base.images, base.built) for base in made.bases] == [
+        ("dsco_in1k_50", 50_000, False)
+    ]
+    assert "published facts" in made.bytes_basis
+    # Real images go without pixels: 50 of 700 are stored, at 89 kB per 224 x 224 pixels.
+    assert made.bytes_images == pytest.approx(50_000 * 89e3 * 256**2 / 224**2, rel=1e-6)
+
+
+def test_every_device_says_where_its_speed_is_from(tmp_path, monkeypatch):
+    made = plan_of("dsco_in1k_700", tmp_path, monkeypatch)
+
+    assert [device.name for device in made.devices[1:]] == [kind.name for kind in DEVICES]
+    assert "Table 12" in made.devices[2].source
+    assert all(device.source and device.seconds_bases > 0 for device in made.devices)
+
+
+def test_the_synthesis_costs_what_the_paper_counts(tmp_path, monkeypatch):
+    made = plan_of("dsco_in1k_50", tmp_path, monkeypatch)
+
+    (stage,) = (stage for stage in made.stages if stage.name == "synthesize")
+    counted = {part.work.split()[1].strip(","): part.flops / 1e12 for part in stage.parts}
+    # Per class, arXiv 2603.27987: DiT 1187, NOpt 216, decode 31; targets 70 and encode 355 at 1300
+    # real images, of which a class has 1281 on average. The last layer of the projector, 28 % of
+    # its work, is folded into 2 % of that (`targets`, `nopt`).
+    assert counted["generator"] == pytest.approx(1187e3, rel=0.01)
+    assert counted["decode"] == pytest.approx(31.1e3, rel=0.01)
+    assert counted["encode"] == pytest.approx(355e3 * 1281 / 1300, rel=0.01)
+    assert 0.7 * 216e3 < counted["nopt"] < 216e3
+    assert 0.7 * 70e3 < counted["targets"] < 70e3
+
+
+def test_a_plan_of_imagenet_tries_no_large_network(tmp_path, monkeypatch):
+    begin = time.process_time()
+
+    plan_of("dsco_in1k_700", tmp_path, monkeypatch)
+
+    assert time.process_time() - begin < 3
+
+
+def test_small_generators_and_students_are_timed(tmp_path, monkeypatch):
+    made = plan_of("dsco_digits_3", tmp_path, monkeypatch)
+
+    bases = {part.basis.partition(",")[0] for stage in made.stages for part in stage.parts}
+    assert bases <= {"timed here", "fixed", ""}
+    parts = [part.work for stage in made.stages for part in stage.parts]
+    assert any("train generator" in work for work in parts)
+    assert any("nopt" in work for work in parts)
+
+
+def test_flops_of_a_network_are_two_per_multiply_add():
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 25, 10))
+
+    # 25 places x 4 channels x 2 x 9 weights, and 100 x 10.
+    assert count_flops(net, torch.zeros(1, 2, 5, 5)) == 2 * (25 * 4 * 18 + 1000)
+
+
+def test_a_batch_that_is_too_large_is_timed_in_part(tmp_path):
+    rates = Rates(CPU, tmp_path / "rates.json")
+    rows = []
+
+    def prepare(count):
+        rows.append(count)
+        return lambda: None
+
+    rate = rates.scaled("x", 100, PROBE_FLOPS["cpu"] / 10, prepare)
+
+    assert rows == [10]
+    assert rate.basis == "timed here, scaled"
+
+
+def test_a_step_that_is_too_large_goes_by_its_flops(tmp_path):
+    rates = Rates(CPU, tmp_path / "rates.json")
+
+    rate = rates.scaled("x", 100, PROBE_FLOPS["cpu"], lambda _: pytest.fail("it was tried"))
+
+    assert rate.seconds == pytest.approx(100 * PROBE_FLOPS["cpu"] / rates.speed("convolution"))
+    assert rate.basis.startswith("FLOPs at")
+
+
+def test_what_was_timed_is_kept_for_a_day(tmp_path, monkeypatch):
+    first = Rates(CPU, tmp_path / "rates.json")
+    known = first.timed("x", 1.0, lambda: lambda: None)
+    first.save()
+
+    later = Rates(CPU, tmp_path / "rates.json")
+    assert later.timed("x", 1.0, lambda: pytest.fail("it was timed again")) == known
+    tomorrow = time.time() + KEPT + 1
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
+    tried = []
+    Rates(CPU, tmp_path / "rates.json").timed("x", 1.0, lambda: lambda: tried.append(1))
+    assert tried
+
+
+def test_hours_of_a_device_are_its_flops_or_the_starts_of_its_kernels():
+    kind = DEVICES[0]
+    large = Task("synthesize", "x", 10, 1e15, Rate(1.0, ""), "transformer")
+    small = large._replace(flops=1.0, kernels=50)
+
+    assert kind.seconds([large]) == pytest.approx(10 * 1e15 / (0.4 * 989e12))
+    assert kind.seconds([small]) == pytest.approx(10 * 50 * 6e-6)
