@@ -187,15 +187,13 @@ class Targets:
     def _latents(self, label: int) -> dict[str, Tensor]:
         """Latents of the real images of a class: a draw from the posterior of each."""
         diffusion, data = self._diffusion, self._bench.data
-        most = self._spec.max_real
-        key = {"generator": diffusion.identity, "label": label, "max_real": most}
+        rows = data.rows_of(label)
+        used = self._spec.real_images(len(rows))
+        key = {"generator": diffusion.identity, "label": label, "images": used}
 
         def build(folder: Path) -> None:
             generator = torch.Generator().manual_seed(derive_seed("latents", label))
-            rows = data.rows_of(label)
-            if most is not None:
-                rows = sample(rows, most, generator)
-            parts = torch.split(rows, CHUNK)
+            parts = torch.split(sample(rows, used, generator), CHUNK)
             latents = [diffusion.encode(data.images(part), generator).cpu() for part in parts]
             write_tensors(folder / _FILE, {"latents": torch.cat(latents)}, {})
 

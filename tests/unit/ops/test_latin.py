@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distillhub.ops.latin import lattice, start_noise
+from distillhub.ops.latin import jittered_strata, lattice, start_noise
 
 
 def generator() -> torch.Generator:
@@ -35,3 +35,19 @@ def test_auto_is_gaussian_below_five_samples_and_the_lattice_from_there():
 
     assert torch.equal(few, torch.randn((4, 2, 2), generator=generator()))
     assert torch.equal(enough, lattice(5, (2, 2), generator()))
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+def test_dsco_check_12_each_copy_lies_in_a_stratum_of_its_own(copies):
+    found = jittered_strata(copies, 4, (2, 3, 3), generator())
+
+    assert found.shape == (copies, 4, 2, 3, 3)
+    strata = (torch.special.ndtr(found.double()) * copies).floor().sort(dim=0).values
+    assert torch.equal(strata, torch.arange(copies).double().view(-1, 1, 1, 1, 1).expand_as(found))
+
+
+def test_single_values_of_the_strata_are_normal_and_their_order_is_random():
+    found = jittered_strata(5, 2000, (2, 2), generator())
+
+    assert found.mean(dim=1).abs().max() < 0.1  # of each copy and coordinate: 2000 values
+    assert (found.std(dim=1) - 1).abs().max() < 0.1
