@@ -8,7 +8,7 @@ from distillhub_cli.output import output, quoted, size
 from distillhub_cli.places import complete_set, dataset_folder
 
 if TYPE_CHECKING:
-    from distillhub.hub.publish import Plan
+    from distillhub.hub.planning import Plan
 
 CHANGES_SHOWN = 12
 
@@ -47,10 +47,11 @@ def publish(
     Does nothing when the Hub holds it already. After a fault, run it again: the repository is
     always the old version or the new one.
     """
-    from distillhub.hub import publish as hub
+    from distillhub.hub.planning import make_plan
+    from distillhub.hub.publish import carry_out
 
     folder = dataset_folder(where)
-    plan = hub.make_plan(
+    plan = make_plan(
         folder,
         repo_id=repo,
         version=version,
@@ -62,7 +63,7 @@ def publish(
     if dry_run:
         out.say("nothing was sent")
         return
-    done = hub.carry_out(plan)
+    done = carry_out(plan)
     name, tag = plan.repository.name, plan.version.tag
     out.say(f"{name}@{tag} is commit {done.commit}; every hash and the first row were read back")
     out.next(

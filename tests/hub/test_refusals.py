@@ -9,7 +9,7 @@ import pytest
 
 from distillhub.errors import HubError, RefusedError, UsageError, VerificationError
 from distillhub.hub.client import scrubbed
-from distillhub.hub.publish import make_plan
+from distillhub.hub.planning import make_plan
 from distillhub.hub.refusals import refusals
 from distillhub.packaging.card import REPORT
 from distillhub.records.report import (

@@ -38,7 +38,7 @@ def main(old: Path, new: Path) -> None:
     from huggingface_hub.utils import _http
 
     from distillhub.errors import DistillhubError
-    from distillhub.hub import client, publish
+    from distillhub.hub import client, planning, publish
 
     logging.disable(logging.CRITICAL)
     client.WAITS = publish.WAITS = (0.0, 0.0)
@@ -46,15 +46,15 @@ def main(old: Path, new: Path) -> None:
     datasets.config.STREAMING_READ_RETRY_INTERVAL = 0
     datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 0
     datasets.disable_progress_bars()
-    verdicts = {folder: publish.verify(folder) for folder in (old, new)}
-    publish.verify = verdicts.__getitem__  # the folders do not change
+    verdicts = {folder: planning.verify(folder) for folder in (old, new)}
+    planning.verify = verdicts.__getitem__  # the folders do not change
 
     def attempt(folder: Path) -> str:
         """The error's name, or nothing."""
         shutil.rmtree(home, ignore_errors=True)
         HfFileSystem.clear_instance_cache()
         try:
-            publish.carry_out(publish.make_plan(folder, repo_id=REPO))
+            publish.carry_out(planning.make_plan(folder, repo_id=REPO))
         except DistillhubError as error:
             return type(error).__name__
         return ""
