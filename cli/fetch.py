@@ -75,12 +75,14 @@ def history(
     printer.table(("version", "date", "commit", "what changed"), rows)
 
 
-def verify_published(address: str, *, full: bool) -> None:
+def verify_published(address: str, *, full: bool, key: Path | None) -> None:
     """Check a published version and say what was looked at."""
     from distillhub.hub.inspection import inspect
 
-    done = inspect(address, full=full)
+    done = inspect(address, full=full, key=key)
     printer = output()
+    if key is not None:
+        printer.say("every file is as the key signed it")
     printer.say(f"{done.address.repo} {done.found} is what its manifest says: {done.files} files")
     if done.fetched < done.files:
         left = done.files - done.fetched

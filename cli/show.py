@@ -130,22 +130,33 @@ def verify(
         bool,
         typer.Option("--full", help="Of a published set, download the rows and check them too."),
     ] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Public key of the signer: the signature over every file is checked."),
+    ] = None,
 ) -> None:
     """Check a dataset against its manifest: hashes, schema, counts, labels, figures of the card.
 
     Names every file, row and column that differs; exit code 5. Of a published set, the Hub's
-    hashes stand for the rows unless --full is given.
+    hashes stand for the rows unless --full is given. With --key, every file must be as the owner
+    of that key signed it.
     """
     from distillhub.errors import VerificationError
+    from distillhub.packaging.keys import read_public
+    from distillhub.packaging.signing import verify_signature
     from distillhub.packaging.verify import verify as check
 
     if "/" in where and not Path(where).expanduser().exists() and is_address(where):
-        verify_published(where, full=full)
+        verify_published(where, full=full, key=key)
         return
     folder = dataset_folder(where)
     out = output()
+    signer = read_public(key) if key is not None else None
+    signature = verify_signature(folder, signer) if signer is not None else ()
     verdict = check(folder)
-    if verdict.faults:
-        raise VerificationError.of(verdict.faults)
+    if signature or verdict.faults:
+        raise VerificationError.of((*signature, *verdict.faults))
+    if signer is not None:
+        out.say("every file is as the key signed it")
     out.say(f"{shown(folder)} is what its manifest says: {len(verdict.checks)} checks passed")
     out.next(quoted("distillhub", "show", shown(folder)))

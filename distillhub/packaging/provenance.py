@@ -1,9 +1,9 @@
 """`provenance.json`: how, when and on what the set was built.
 
 An in-toto Statement v1 (https://in-toto.io/Statement/v1) with an SLSA v1 provenance predicate
-(https://slsa.dev/provenance/v1), unsigned. Times and facts of the machine stand here and in the
-rendered card only, never in the artifact's digest. A machine is described by what moves results and
-times (device, threads, versions), never by its name or paths.
+(https://slsa.dev/provenance/v1); `packaging.signing` puts a signature beside it. Times and facts of
+the machine stand here and in the rendered card only, never in the artifact's digest. A machine is
+described by what moves results and times (device, threads, versions), never by its name or paths.
 """
 
 import json
@@ -19,6 +19,8 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:distillhub:build:1"
 BUILDER = "urn:distillhub:local"
+SIGNATURE = "provenance.sig.json"
+"""Beside `provenance.json` in a signed set."""
 
 
 class Dependency(Spec):
@@ -113,10 +115,12 @@ def subjects_of(content: object) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, subject in enumerate(subjects):
         try:
-            name, digest = subject["name"], subject["digest"]["sha256"]
+            name, digest = str(subject["name"]), str(subject["digest"]["sha256"])
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"subject {number} lacks a name or a sha256") from error
-        found[str(name)] = str(digest)
+        if name in found:
+            raise ValueError(f"subject {name} is there twice")
+        found[name] = digest
     return found
 
 

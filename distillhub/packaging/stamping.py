@@ -6,12 +6,17 @@ anew here; building again for a new number would run the evaluation again.
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
+from pydantic import ValidationError
+
+from distillhub.errors import UsageError
 from distillhub.packaging import croissant
 from distillhub.packaging.card import CARD, CROISSANT, REPORT, described
 from distillhub.packaging.rendering import RENDERING, render
+from distillhub.packaging.specs import PackageSpec, PublishSpec
 from distillhub.records.manifest import MANIFEST, FileEntry, Manifest
-from distillhub.records.report import EvalReport, dumps
+from distillhub.records.report import EvalReport, dumps, loads
 
 
 def stamped(
@@ -58,3 +63,38 @@ def stamped(
     }
     renewed = manifest.model_copy(update={"files": {**manifest.files, **entries}})
     return {**files, MANIFEST: renewed.text().encode()}
+
+
+def stamp(folder: Path, *, version: str | None, repo_id: str | None) -> None:
+    """Write another version or address into a set; what is not given stays.
+
+    Args:
+        folder: Of the set.
+        version: Semantic, as `1.0.1`.
+        repo_id: `org/name` on the Hub.
+
+    Raises:
+        UsageError: If either is malformed, or the set has no address and none is given.
+    """
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    report = loads((folder / REPORT).read_bytes())
+    address = repo_id or (report.card.repo_id if report.card else None)
+    if address is None:
+        raise UsageError(
+            "the set does not say where it goes", where="--version", mend="give --repo org/name"
+        )
+    number = version or report.dataset.version
+    try:
+        PackageSpec(version=number)
+        PublishSpec(repo_id=address)
+    except ValidationError as error:
+        field = error.errors()[0]["loc"][0]
+        what, where, form = {
+            "version": (number, "--version", "1.0.0"),
+            "repo_id": (address, "--repo", "org/name"),
+        }[str(field)]
+        raise UsageError(
+            f"'{what}' is of another form", where=where, mend=f"write it as {form}"
+        ) from None
+    for name, content in stamped(manifest, report, version=number, repo_id=address).items():
+        (folder / name).write_bytes(content)

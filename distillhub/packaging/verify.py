@@ -27,6 +27,7 @@ from distillhub.packaging.card import (
     REPORT,
     RESOLVED,
 )
+from distillhub.packaging.provenance import SIGNATURE
 from distillhub.records.manifest import (
     MANIFEST,
     Manifest,
@@ -195,7 +196,7 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[Fault]:
     for name in sorted(set(manifest.files) - set(present)):
         recorded = manifest.files[name].sha256
         yield Fault(f"missing; its sha256 in the manifest is {recorded}", name, REBUILD)
-    for name in sorted(set(present) - set(manifest.files) - {MANIFEST}):
+    for name in sorted(set(present) - set(manifest.files) - {MANIFEST, SIGNATURE}):
         yield Fault("not in the manifest", name, "remove it")
     for name, entry in sorted(manifest.files.items()):
         if name not in present:
