@@ -19,6 +19,7 @@ from distillhub_cli import (
     import_,
     init,
     inspect,
+    materialize,
     publish,
     show,
     sweep,
@@ -145,6 +146,12 @@ _add(
     "publish dm_digits_10 --repo org/dm-digits-10 --public",
 )
 _add("Share", fetch.fetch, "fetch org/dm-digits-10@v1.0.0", "fetch org/dm-digits-10 --out mine")
+_add(
+    "Share",
+    materialize.materialize,
+    "materialize ./fetched --source ./imagenet --out whole",
+    "materialize dsco_imagenette_700",
+)
 _add("Share", fetch.history, "history org/dm-digits-10")
 _add("Keep house", doctor.doctor)
 _add("Keep house", clean.clean, "clean --dry-run", "clean --older 7d --yes")
