@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from distillhub.pipeline.pricing import Task
-from distillhub.pipeline.rates import Family
+from distillhub.pipeline.standins import Family
 
 
 class DeviceKind(NamedTuple):

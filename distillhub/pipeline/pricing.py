@@ -14,7 +14,8 @@ from distillhub.models.specs import DiffusionSpec, GeneratorTrainSpec, TrainSpec
 from distillhub.pipeline.finished import FOLDER, run_key
 from distillhub.pipeline.generators import GeneratorSizes, generator_sizes
 from distillhub.pipeline.making import training_key
-from distillhub.pipeline.rates import Family, Rate, Rates
+from distillhub.pipeline.rates import Rate, Rates
+from distillhub.pipeline.standins import Family
 from distillhub.pipeline.store import COMPLETE
 from distillhub.pipeline.versions import CODE
 from distillhub.recipe.schema import ResolvedRecipe

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from distillhub.errors import StorageError
@@ -25,6 +25,7 @@ from distillhub.models.zoo import Classifier, build
 from distillhub.pipeline.checkpoint import threads
 from distillhub.pipeline.files import write_json
 from distillhub.pipeline.run import device_name
+from distillhub.pipeline.standins import Blocks, Family, count_flops, standard
 
 PROBE_FLOPS = {"cpu": 2e9, "cuda": 2e12}
 """Of a step that is tried: some hundredths of a second. Larger batches are cut to it and scaled."""
@@ -44,8 +45,6 @@ IMAGENET = {
     "densenet121": 5.67e9,
 }
 """FLOPs of a 224-pixel image, 2 per multiply-add, as torchvision documents its networks."""
-
-Family = Literal["transformer", "convolution"]
 
 
 class Rate(NamedTuple):
@@ -136,7 +135,7 @@ class Rates:
         """
 
         def prepare(rows: int) -> Callable[[], object]:
-            net = _Blocks(arch, latent).to(self.device)
+            net = Blocks(arch, latent).to(self.device)
             z = self._noise((rows, *latent))
             if not train:
                 return lambda: net(z)
@@ -210,7 +209,7 @@ class Rates:
         """FLOP/s of this machine on layers of a kind that are neither small nor large."""
         name = f"speed {family}"
         if name not in self._known:
-            net, x = _standard(family)
+            net, x = standard(family)
             flops = count_flops(net, x)
             net, x = net.to(self.device), x.to(self.device)
             with torch.inference_mode():
@@ -270,85 +269,12 @@ class Rates:
         return time.perf_counter() - start
 
 
-class _Blocks(nn.Module):
-    """Layers of the sizes of a diffusion transformer, for its time alone."""
-
-    def __init__(self, arch: DitArch, latent: tuple[int, int, int]) -> None:
-        super().__init__()
-        width, area = arch.width, arch.patch**2
-        self.heads, self.patch = arch.heads, arch.patch
-        self.enter = nn.Linear(latent[0] * area, width)
-        self.leave = nn.Linear(width, 2 * latent[0] * area)
-        self.blocks = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "condition": nn.Sequential(nn.Linear(256, width), nn.SiLU(),
-                                               nn.Linear(width, width), nn.SiLU(),
-                                               nn.Linear(width, 6 * width)),
-                    "qkv": nn.Linear(width, 3 * width),
-                    "out": nn.Linear(width, width),
-                    "mlp": nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"),
-                                         nn.Linear(4 * width, width)),
-                }
-            )
-            for _ in range(arch.depth)
-        )  # fmt: skip
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Latents [n, c, h, w] -> tokens [n, t, 2 * c * patch**2]."""
-        n, width = len(z), self.leave.in_features
-        x = self.enter(functional.unfold(z, self.patch, stride=self.patch).transpose(1, 2))
-        time_features = z.new_zeros(n, 256)
-        for block in self.blocks:
-            parts = block["condition"](time_features)[:, None].chunk(6, dim=2)  # type: ignore[index]
-            seen = functional.layer_norm(x, (width,)) * (1 + parts[0]) + parts[1]
-            q, k, v = (
-                part.unflatten(2, (self.heads, -1)).transpose(1, 2)
-                for part in block["qkv"](seen).chunk(3, dim=2)  # type: ignore[index]
-            )
-            found = functional.scaled_dot_product_attention(q, k, v)
-            x = x + parts[2] * block["out"](found.transpose(1, 2).flatten(2))  # type: ignore[index]
-            seen = functional.layer_norm(x, (width,)) * (1 + parts[3]) + parts[4]
-            x = x + parts[5] * block["mlp"](seen)  # type: ignore[index]
-        made: Tensor = self.leave(x)
-        return made
-
-
-def count_flops(net: nn.Module, x: Tensor) -> float:
-    """FLOPs of the convolutions and matrix products of a network on `x`, 2 per multiply-add."""
-    total = 0
-
-    def add(layer: nn.Module, _: object, out: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            total += 2 * out.numel() * layer.weight[0].numel()
-        elif isinstance(layer, nn.Linear):
-            total += 2 * out.numel() * layer.in_features
-
-    handles = [layer.register_forward_hook(add) for layer in net.modules()]
-    with torch.no_grad():
-        net(x)
-    for handle in handles:
-        handle.remove()
-    return float(total)
-
-
 def _network(arch: str, shape: tuple[int, int, int], num_classes: int) -> Classifier:
     c, h, w = shape
     half = (0.5,) * c
     return build(
         arch, num_classes=num_classes, channels=c, height=h, width=w, mean=half, std=half, seed=0
     )
-
-
-def _standard(family: Family) -> tuple[nn.Module, Tensor]:
-    """Layers whose speed stands for their kind, and their input."""
-    if family == "transformer":
-        return nn.Sequential(nn.Linear(768, 3072), nn.GELU("tanh"), nn.Linear(3072, 768)), (
-            torch.ones(128, 768)
-        )
-    layers = [nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)]
-    return nn.Sequential(*layers), torch.ones(4, 64, 56, 56)
 
 
 def _content(cache: Path) -> dict[str, dict[str, tuple[float, float]]]:

@@ -101,11 +101,16 @@ def word(value: object) -> str:
 
 
 def _write(recipe: Path, state: Path, setting: Setting, number: int) -> tuple[Variant, list[Fault]]:
-    """Write one variant; its faults."""
+    """Write one variant, and those of the builds it rests on with the same seed; its faults."""
     folder = state / "sweeps" / recipe.stem
     seed = load_recipe(recipe).seed + SEED_STRIDE * number
     content = _with(YAML(typ="safe", pure=True).load(recipe), setting, recipe)
-    content = {**_moved(content, recipe.parent, folder), "seed": seed}
+    bases = {
+        word: base if number == 0 else _write(base, state, {}, number)[0].path
+        for word, base in _bases(content.get("method"), recipe).items()
+    }
+    content = _moved(content, recipe.parent, folder)
+    content = {**content, "method": _on(content.get("method"), bases, folder), "seed": seed}
     path = folder / f"{recipe.stem}-{fingerprint(content)[:10]}.yaml"
     text = f"# {recipe.stem} with {said(setting) or 'its own values'}.\n{to_yaml(content)}"
     with storage_errors(folder):
@@ -145,25 +150,34 @@ def _moved(content: dict[str, object], home: Path, folder: Path) -> dict[str, ob
     observers = content.get("observers")
     if isinstance(observers, list):
         content["observers"] = [moved(o, "weights", ".safetensors") for o in observers]
-    return {**content, "method": _method_moved(content.get("method"), home, folder)}
+    return content
 
 
-def _method_moved(block: object, home: Path, folder: Path) -> object:
-    """A method's block whose bases are found from another folder."""
+def _bases(block: object, recipe: Path) -> dict[str, Path]:
+    """The recipes that a method block names, by the words it does so with."""
     if not isinstance(block, dict):
-        return block
+        return {}
     try:
-        bases = methods.load(str(block.get("name"))).model_validate(block).bases
+        words = methods.load(str(block.get("name"))).model_validate(block).bases
     except (KeyError, ValueError):  # reading the variant tells what is wrong
-        return block
-    places = {b: os.path.relpath(base_path(b, home / "recipe.yaml"), folder) for b in bases}
+        return {}
+    found = {word: base_path(word, recipe) for word in words}
+    return {word: path for word, path in found.items() if path.is_file()}
 
-    def moved(value: object) -> object:
+
+def _on(block: object, bases: Mapping[str, Path], folder: Path) -> object:
+    """A method block that rests on other recipes, as seen from a folder."""
+
+    def on(value: object) -> object:
         if isinstance(value, list):
-            return [moved(part) for part in value]
-        return places.get(value, value) if isinstance(value, str) else value
+            return [on(part) for part in value]
+        if isinstance(value, str) and value in bases:
+            return os.path.relpath(str(bases[value]), str(folder))
+        return value
 
-    return {key: value if key == "name" else moved(value) for key, value in block.items()}
+    if not isinstance(block, dict) or not bases:
+        return block
+    return {key: value if key == "name" else on(value) for key, value in block.items()}
 
 
 def _with(base: Mapping[str, object], setting: Setting, recipe: Path) -> dict[str, object]:

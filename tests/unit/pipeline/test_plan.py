@@ -12,7 +12,8 @@ from distillhub.pipeline.devices import DEVICES
 from distillhub.pipeline.plan import Plan, bytes_per_view, make_plan
 from distillhub.pipeline.pricing import Task
 from distillhub.pipeline.project import Project
-from distillhub.pipeline.rates import KEPT, PROBE_FLOPS, Rate, Rates, count_flops
+from distillhub.pipeline.rates import KEPT, PROBE_FLOPS, Rate, Rates
+from distillhub.pipeline.standins import count_flops
 from distillhub.relabel.spec import RelabelSpec, ViewSpec
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"

@@ -7,9 +7,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from distillhub.errors import RecipeError, UsageError
+from distillhub.pipeline.bases import chain
 from distillhub.pipeline.results import markdown, write_results
 from distillhub.pipeline.sweep import Figure, Row, SweepTable, tabulate
 from distillhub.pipeline.variants import SEED_STRIDE, Variant, parse_setting, plan_sweep
+from distillhub.recipe.loading import load_recipe
 from distillhub.records.report import EvalReport, dumps
 from tests.unit.packaging import sample
 
@@ -125,6 +127,29 @@ def test_settings_hold_for_all_recipes(recipe, tmp_path):
 def test_a_recipe_named_twice_is_refused(recipe, tmp_path):
     with pytest.raises(UsageError, match="tiny is named twice"):
         plan_sweep([recipe, recipe], tmp_path / "state", seeds=1, settings={})
+
+
+DOPED = """\
+schema_version: 1
+name: doped
+dataset: {id: sklearn:digits}
+ipc: 2
+method:
+  {name: doping, version: 1, base: tiny, student: {protocol: smoke-cpu-1}, label_source: "true"}
+card: {license: cc-by-4.0}
+"""
+
+
+def test_what_a_variant_rests_on_has_its_synthesis_seed(recipe, tmp_path):
+    doped = tmp_path / "doped.yaml"
+    doped.write_text(DOPED, encoding="utf-8")
+
+    first, second = plan_sweep([doped], tmp_path / "state", seeds=2, settings={})
+
+    assert [link.path for link in chain(first.path)] == [recipe, first.path]
+    base, _ = chain(second.path)
+    assert base.recipe.seed == 5 + SEED_STRIDE
+    assert base.recipe.method == load_recipe(recipe).method
 
 
 SYN = {"one": [[0.90, 0.92], [0.84, 0.86]], "two": [[0.80, 0.80], [0.80, 0.80]]}
