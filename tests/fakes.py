@@ -5,17 +5,21 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from distillhub.data import codec
 from distillhub.data.real import RealData
-from distillhub.methods._base import Method
+from distillhub.data.specs import ImageFormat
+from distillhub.methods._base import Method, Student, StudentSpec
 from distillhub.models.diffusion import Diffusion, build_generator
 from distillhub.models.zoo import Classifier, build
 from distillhub.ops.progress import Progress, State
+from distillhub.records.distilled import DistilledSet
+from distillhub.records.images import EncodedImages
 from distillhub.units import Target, WorkUnit, derive_seed
 
 
@@ -87,6 +91,22 @@ class TinyBench:
             place.mkdir(parents=True)
             build(place)
         return place
+
+    def artifact(self, base: str) -> DistilledSet:
+        """One image of noise per class."""
+        data, generator = self.data, torch.Generator().manual_seed(derive_seed("base", base))
+        shape = (data.num_classes, data.channels, data.height, data.width)
+        files = codec.encode(torch.rand(shape, generator=generator), ImageFormat())
+        labels = torch.arange(data.num_classes)
+        return DistilledSet(EncodedImages.of(files), labels, data.class_names, None, None, {})
+
+    def student(
+        self, spec: StudentSpec, base: str, *, number: int = 0, state: State | None = None
+    ) -> Generator[Progress, None, Student]:
+        """An untrained network, at once."""
+        yield from ()
+        role = f"student of {base} {spec.seed + number}"
+        return Student(role, "convnet2-w4", self.network(role))
 
 
 def target_of(data: RealData, ipc: int) -> Target:
