@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from distillhub.errors import RecipeError
 from distillhub.evaluation import protocols
 from distillhub.evaluation.specs import EvalSpec
 from distillhub.pipeline.bases import chain
+from distillhub.pipeline.building import build
+from distillhub.pipeline.reporting import Silent
 from distillhub.recipe.loading import load_recipe
 from distillhub.recipe.schema import Recipe
 
@@ -105,3 +108,17 @@ def test_methods_on_digits_differ_in_nothing_but_the_method(ipc: int) -> None:
         other.method.model_dump(include=sampling) == first.method.model_dump(include=sampling)
         for other in others
     )
+
+
+def test_the_flagship_without_a_gpu_ends_in_one_message_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTILLHUB_DEVICE", "cpu")
+
+    with pytest.raises(RecipeError) as caught:
+        build(FOLDER / "dsco_in1k_700.yaml", reporter=Silent(), workspace=tmp_path / "work")
+
+    (fault,) = caught.value.faults
+    assert fault.what.startswith("protocol dsco-in1k-high-1 is meant for a GPU")
+    assert fault.mend
+    assert caught.value.exit_code == 3
+    assert list(tmp_path.iterdir()) == []

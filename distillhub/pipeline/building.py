@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distillhub.digests import fingerprint
-from distillhub.errors import Fault, RecipeError, UsageError
+from distillhub.errors import RecipeError, UsageError
 from distillhub.evaluation import protocols
-from distillhub.pipeline.bases import chain
+from distillhub.pipeline.bases import Link, chain
 from distillhub.pipeline.dvcfile import make_workspace, reproduce, write_index
 from distillhub.pipeline.files import inheritable_lock, storage_errors, write_text
 from distillhub.pipeline.project import LOCAL, Project, indexed
@@ -18,7 +18,7 @@ from distillhub.pipeline.run import pick_device
 from distillhub.pipeline.stages import folder_digest, run_stage, work_digest
 from distillhub.pipeline.versions import STAGES, WRITES
 from distillhub.recipe.loading import load_recipe, load_resolved
-from distillhub.recipe.schema import Recipe, ResolvedRecipe
+from distillhub.recipe.schema import ResolvedRecipe
 
 WORKSPACE = Path(".distillhub") / "workspace"
 
@@ -54,9 +54,8 @@ def build(
         PipelineError: If a stage failed.
     """
     *bases, last = chain(recipe)
-    for step in (*bases, last):
-        if not allow_cpu and pick_device().type == "cpu":
-            refuse_cpu(step.recipe, step.path)
+    if not allow_cpu and pick_device().type == "cpu":
+        refuse_cpu([last, *bases])
     placed = {}
     for step in bases:
         placed[step.path] = place(step.path, keep=False, replace=replace, workspace=None)
@@ -88,29 +87,27 @@ def _build(stem: str, project: Project, reporter: Reporter, *, direct: bool, upd
     return project.artifacts(stem) / "dataset"
 
 
-def refuse_cpu(content: Recipe, path: Path) -> None:
-    """A recipe whose protocols are meant for GPUs would run for days here.
+def refuse_cpu(steps: Sequence[Link]) -> None:
+    """Recipes whose protocols are meant for GPUs would run for days here.
+
+    Args:
+        steps: The recipe and those that it rests on.
 
     Raises:
-        RecipeError: Naming them.
+        RecipeError: Naming the first recipe, and all of its protocols of that kind.
     """
-    named = [(f"evaluate.{i}", block.protocol) for i, block in enumerate(content.evaluate)]
-    named += [("method.student", student.protocol) for student in content.method.students]
-    heavy = [
-        (place, name)
-        for place, name in named
-        if name in protocols.names() and protocols.get(name).gpu
-    ]
-    if heavy:
-        raise RecipeError.of(
-            Fault(
-                f"protocol {name} is meant for a GPU, and there is none",
-                f"{path}: {place}.protocol",
-                "build on a machine with a CUDA device, choose a protocol for CPUs, "
+    for step in steps:
+        blocks = [block.protocol for block in step.recipe.evaluate]
+        heavy = list(dict.fromkeys(name for name in blocks if protocols.get(name).gpu))
+        if heavy:
+            word = "protocol" if len(heavy) == 1 else "protocols"
+            raise RecipeError(
+                f"{word} {', '.join(heavy)} {'is' if len(heavy) == 1 else 'are'} meant for a GPU, "
+                "and there is none",
+                where=f"{step.path}: evaluate.{blocks.index(heavy[0])}.protocol",
+                mend="build on a machine with a CUDA device, choose a protocol for CPUs, "
                 "or give --allow-cpu",
             )
-            for place, name in heavy
-        )
 
 
 def refuse_missing_git(project: Project) -> None:
