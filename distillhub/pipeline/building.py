@@ -13,7 +13,7 @@ from distillhub.pipeline.dvcfile import make_workspace, reproduce, write_index
 from distillhub.pipeline.files import inheritable_lock, storage_errors, write_text
 from distillhub.pipeline.project import LOCAL, Project, indexed
 from distillhub.pipeline.reporting import Reporter
-from distillhub.pipeline.resolve import check_bases, resolve_recipe
+from distillhub.pipeline.resolve import foresee, resolve_recipe
 from distillhub.pipeline.run import pick_device
 from distillhub.pipeline.stages import folder_digest, run_stage, work_digest
 from distillhub.pipeline.versions import STAGES, WRITES
@@ -60,9 +60,8 @@ def build(
     for step in bases:
         placed[step.path] = place(step.path, keep=False, replace=replace, workspace=None)
     placed[last.path] = place(recipe, keep=keep, replace=replace, workspace=workspace)
-    for step in (*bases, last):
-        if step.bases:
-            check_bases(step, placed[step.path], update=update)
+    for step in (*bases, last) if bases else ():
+        foresee(step, placed[step.path], update=update)
     for step in bases:
         reporter.note(f"{last.path.stem} rests on {step.path.stem}")
         _build(step.path.stem, placed[step.path], reporter, direct=direct, update=update)

@@ -46,7 +46,7 @@ def resolve_recipe(path: Path, project: Project, *, update: bool = False) -> Res
     kept = kept_pin(recipe.dataset, target, update=update)
     resolved = resolve(recipe, written, project, kept)
     if recipe.method.bases:
-        check_bases(link(written), project, update=update)
+        check_bases(link(written), resolved.dataset.pinned, project, update=update)
         digests = base_digests(written, project)
         resolved = resolved.model_copy(update={"bases": digests})
     text = _HEADER + to_yaml(resolved.model_dump(mode="json"))
@@ -56,31 +56,45 @@ def resolve_recipe(path: Path, project: Project, *, update: bool = False) -> Res
     return resolved
 
 
-def check_bases(upper: Link, project: Project, *, update: bool = False) -> None:
-    """Compare a recipe with those it rests on; nothing is built.
+def foresee(step: Link, project: Project, *, update: bool = False) -> None:
+    """Find what is wrong with a recipe and with how it fits to its bases; nothing is built.
+
+    Args:
+        step: The recipe.
+        project: Where it is built.
+        update: Take the data as they are now.
+
+    Raises:
+        RecipeError: With all faults of the recipe, or everything in which they do not fit together.
+    """
+    kept = kept_pin(step.recipe.dataset, project.resolved(step.path.stem), update=update)
+    pin = resolve(step.recipe, step.path, project, kept).dataset.pinned
+    check_bases(step, pin, project, update=update)
+
+
+def check_bases(upper: Link, pin: DataPin, project: Project, *, update: bool = False) -> None:
+    """Compare a recipe with those it rests on.
 
     Args:
         upper: The recipe.
+        pin: Of its data set.
         project: Where it is built.
         update: Take the data as they are now.
 
     Raises:
         RecipeError: With everything in which they do not fit together.
     """
-
-    def pin_of(path: Path, recipe: Recipe, place: Project | None) -> DataPin:
-        resolved = None if place is None else place.resolved(path.stem)
-        kept = None if resolved is None else kept_pin(recipe.dataset, resolved, update=update)
-        sources = project.sources
-        if recipe.dataset.id.startswith("."):
-            sources[recipe.dataset.id] = (path.parent / recipe.dataset.id).resolve()
-        return _pin(recipe, path, sources, project, kept)
-
     bases = {}
     for path in upper.bases.values():
-        base = load_recipe(path)
-        bases[path] = (base, pin_of(path, base, find_built(path, project)))
-    faults = list(compared(upper, pin_of(upper.path, upper.recipe, project), bases))
+        base, place = load_recipe(path), find_built(path, project)
+        kept = None
+        if place is not None:
+            kept = kept_pin(base.dataset, place.resolved(path.stem), update=update)
+        sources = project.sources
+        if base.dataset.id.startswith("."):
+            sources[base.dataset.id] = (path.parent / base.dataset.id).resolve()
+        bases[path] = (base, _pin(base, path, sources, project, kept))
+    faults = list(compared(upper, pin, bases))
     if faults:
         raise RecipeError.of(faults)
 
