@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from distillhub.packaging import snippets
 from distillhub.packaging.notices import ARMS, FEW_RUNS, FOUR, ONLINE, limits, notices
 from distillhub.records.card import CardBlock
-from distillhub.records.report import Comparison, EvalReport, Metric, PaperFigure, Regime
+from distillhub.records.report import (
+    Comparison,
+    DatasetBlock,
+    EvalReport,
+    Metric,
+    PaperFigure,
+    Regime,
+)
 from distillhub.records.table import GAINS, points
 
 if TYPE_CHECKING:
@@ -180,7 +187,18 @@ def summary(report: EvalReport) -> str:
     return (
         f"`{report.source.id}`, {made} `{report.method.name}`: {images_per_class(report)} images "
         f"per class, {_whole(data.images)} images{real} of {height} x {width} pixels in "
-        f"{data.classes} classes{size}; {told}."
+        f"{data.classes} classes{_mosaics(data)}{size}; {told}."
+    )
+
+
+def _mosaics(data: DatasetBlock) -> str:
+    """What is stored and what it is to its students, where the two differ."""
+    subs = data.formation**2
+    if subs == 1:
+        return ""
+    return (
+        f", each a mosaic of {data.formation} x {data.formation}: {data.ipc * subs} per class and "
+        f"{_whole(data.images * subs)} training images after taking them apart"
     )
 
 

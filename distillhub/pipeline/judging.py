@@ -315,6 +315,7 @@ def _report(
             images=recipe.ipc * len(pin.class_names),
             resolution=(pin.height, pin.width),
             counts=None if recipe.method.even else packaged.counts,
+            formation=recipe.method.grid,
         ),
         source=SourceBlock(
             id=public_id(recipe.dataset),

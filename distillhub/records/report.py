@@ -230,6 +230,8 @@ class DatasetBlock(Record):
     resolution: tuple[int, int]
     counts: tuple[int, ...] | None = None
     """Images per class where their numbers differ, with `ipc` as their mean; None: `ipc` each."""
+    formation: int = Field(default=1, ge=1)
+    """Sub-images per side of a stored image; each of them trains as an image."""
 
 
 class SourceBlock(Record):

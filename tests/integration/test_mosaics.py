@@ -1,0 +1,123 @@
+"""A build of mosaics: through images, labels, package, arms and card, and read without us."""
+
+import json
+import re
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from distillhub.errors import RecipeError
+from distillhub.ops.formation import pack
+from distillhub.packaging.verify import verify
+from distillhub.records.distilled import load
+from tests.integration.builds import build_here, write_recipe
+
+MOSAICS = """\
+schema_version: 1
+name: digits-mosaics
+dataset: {id: "sklearn:digits"}
+ipc: 2
+method:
+  name: idm
+  version: 1
+  iterations: 3
+  batch_real: 16
+  queue: {arch: convnet2-w8, batch: 32, train_steps: 1}
+teacher: {arch: convnet2-w8, steps: 20}
+relabel: {views: {}, count: 2, budget: 9.0}
+evaluate:
+  - {protocol: smoke-cpu-1, students: [convnet2-w8], runs: 1, full_cited: {convnet2-w8:
+     {top1: 0.9, source: nobody}}}
+card: {license: cc-by-4.0}
+"""
+HARD = re.sub(r"teacher:.*\nrelabel:.*\n", "relabel: null\n", MOSAICS)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return build_here(write_recipe(tmp_path_factory.mktemp("soft"), MOSAICS, "mosaics"))
+
+
+@pytest.fixture(scope="module")
+def hard(tmp_path_factory):
+    return build_here(write_recipe(tmp_path_factory.mktemp("hard"), HARD, "mosaics"))
+
+
+def test_the_dataset_passes_its_own_verification(built, hard) -> None:
+    assert verify(built).faults == ()
+    assert verify(hard).faults == ()
+
+
+def test_every_sub_image_has_views_of_its_own(built) -> None:
+    opened = load(built)
+
+    assert opened.formation == 2
+    assert len(opened) == 20
+    assert opened.views_per_image == 8
+    assert len(opened.unpacked()) == 80
+    tops = opened.views.crop[:, :, 0].view(20, 4, 2)
+    assert (tops[:, :2] < 4).all()  # the upper two sub-images of 8 x 8 mosaics
+    assert (tops[:, 2:] >= 4).all()
+
+
+def test_students_train_on_four_times_the_stored_images(built) -> None:
+    runs = json.loads((built / "eval.json").read_text())["runs"]
+
+    images = {run["arm"]: run["train_images"] for run in runs}
+    assert images == {
+        "syn_hard": 80,
+        "syn_soft": 80,
+        "rnd_hard": 20,
+        "rnd_soft": 20,
+        "rnd_packed_hard": 80,
+        "rnd_packed_soft": 80,
+    }
+
+
+def test_the_card_tells_mosaics_from_images(built) -> None:
+    text = (built / "README.md").read_text()
+
+    assert "mosaics of random real" in text
+    assert "20 images of 8 x 8 pixels in 10 classes, each a mosaic of 2 x 2" in text
+    assert "80 training images" in text
+    assert "mosaics of random images" in text
+
+
+def test_the_cards_program_takes_mosaics_apart(hard, tmp_path, monkeypatch) -> None:
+    text = (hard / "README.md").read_text()
+    program = next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "net" in b)
+    rows = datasets.load_dataset(str(hard), split="train", cache_dir=str(tmp_path))
+    monkeypatch.chdir(hard)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    scope: dict[str, torch.Tensor] = {}
+
+    exec(program.replace("range(50)", "range(1)"), scope)  # noqa: S102 - what a reader would do
+
+    pixels = np.stack([np.array(picture) for picture in rows["image"]])
+    assert len(scope["images"]) == len(scope["labels"]) == 80
+    assert scope["labels"].tolist() == [label for label in rows["label"][:] for _ in range(4)]
+    repacked = pack(scope["images"], 2)[:, 0]
+    whole = load(hard).unpacked().images(torch.arange(80))
+    assert torch.allclose(scope["images"], whole, atol=1e-6)
+    assert repacked.shape == pixels.shape
+
+
+def test_more_mosaics_than_real_images_could_fill_are_refused(tmp_path) -> None:
+    recipe = write_recipe(tmp_path, MOSAICS.replace("ipc: 2", "ipc: 40"), "mosaics")
+
+    with pytest.raises(RecipeError, match="in mosaics of 4 images"):
+        build_here(recipe)
+
+
+def test_sides_that_do_not_divide_are_refused_before_any_work(tmp_path) -> None:
+    recipe = write_recipe(
+        tmp_path,
+        MOSAICS.replace('id: "sklearn:digits"', 'id: "sklearn:digits", size: 9'),
+        "mosaics",
+    )
+
+    with pytest.raises(RecipeError, match="cannot be cut into 2 x 2"):
+        build_here(recipe)
+    assert not list(tmp_path.glob("**/artifacts"))
