@@ -13,6 +13,7 @@ from distillhub_cli import (
     build,
     catalog,
     clean,
+    compare,
     doctor,
     evaluate,
     fetch,
@@ -22,6 +23,7 @@ from distillhub_cli import (
     materialize,
     publish,
     show,
+    sign,
     sweep,
     train,
 )
@@ -136,9 +138,27 @@ _add(
     "train ylecun/mnist --model lenet --steps 500",
 )
 _add("Look", show.show, "show dm_digits_10", "show uoft-cs/cifar10")
-_add("Look", show.verify, "verify dm_digits_10", "verify org/dm-digits-10@v1 --full")
+_add(
+    "Look",
+    show.verify,
+    "verify dm_digits_10",
+    "verify org/dm-digits-10@v1 --full",
+    "verify ./mine --key maker.key.pub",
+)
+_add(
+    "Look",
+    compare.diff,
+    "diff org/dm-digits-10@v1.0.0 org/dm-digits-10@v1.1.0",
+    "diff dm_digits_10 ./other --picture changed.png",
+)
 _add("Look", catalog.catalog, "catalog artifacts --out site", "catalog mine my-organisation")
 _add("Look", inspect.list_, "list protocols", name="list")
+_add("Share", sign.keygen, "keygen ~/.config/maker.key")
+_add(
+    "Share",
+    sign.sign,
+    "sign dm_digits_10 --key ~/.config/maker.key --out signed --repo org/dm-digits-10",
+)
 _add(
     "Share",
     publish.publish,
