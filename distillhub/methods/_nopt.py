@@ -13,7 +13,7 @@ from distillhub.models.tensorfile import read_tensors, write_tensors
 from distillhub.ops.diffusion import Posterior, Schedule, diffuse
 from distillhub.ops.latin import jittered_strata
 from distillhub.ops.nopt import Target, make_pivots
-from distillhub.ops.projector import GROUPS, WIDTHS, Projector
+from distillhub.ops.projector import GROUPS, WIDTHS, Projector, rows_per_pass
 from distillhub.ops.selection import sample
 from distillhub.spec import Spec
 from distillhub.units import derive_seed
@@ -135,12 +135,13 @@ class Targets:
             for generator in map(torch.Generator().manual_seed, self._seeds)
         ]
         """One for each class, or one for all."""
-        self._kept: list[dict[str, Tensor]] = []
+        self.kept: list[dict[str, Tensor]] = []
+        """Of each prepared class: `latents`, or `mean` and `std` of every step."""
 
     def prepare(self) -> Iterator[int]:
         """Make or open the resources, class after class."""
         for label in self._labels:
-            self._kept.append(
+            self.kept.append(
                 self._latents(label) if self._spec.mode == "da" else self._template(label)
             )
             yield label
@@ -160,7 +161,7 @@ class Targets:
         )
 
     def _of_class(self, k: int, index: int) -> Target:
-        kept, device = self._kept[k], self._bench.device
+        kept, device = self.kept[k], self._bench.device
         if self._spec.mode == "df":
             return Target(*(kept[name][index][None].to(device) for name in ("mean", "std")))
         seed = self._bench.generator("targets", self._labels[k], index).initial_seed()
@@ -262,10 +263,14 @@ def da_target(
     """
     level = index if spec.target_level == "input" else index - 1
     copies, more, rest = passes(len(latents), spec.target_copies, n)
-    features = []
+    features: list[Tensor] = []
+
+    _, c, h, w = latents.shape
+    rows = rows_per_pass((c, h, w), spec.projector.widths, latents.device)
 
     def add(clean: Tensor, noise: Tensor) -> None:
-        features.append(projector.pooled(diffuse(clean, noise, level, schedule)[None])[0])
+        diffused = diffuse(clean, noise, level, schedule)[None]
+        features.extend(projector.pooled(part)[0] for part in torch.split(diffused, rows, dim=1))
 
     def plain(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=latents.device)

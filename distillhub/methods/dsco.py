@@ -29,13 +29,11 @@ from distillhub.ops.latin import LATTICE_MIN, StartNoise, start_noise
 from distillhub.ops.nopt import NoiseSearch, Objective, Weights, da_loss, df_loss
 from distillhub.ops.nopt import Target as Goal
 from distillhub.ops.progress import Progress, State, capture, restore
-from distillhub.ops.projector import Projector
+from distillhub.ops.projector import Projector, rows_per_pass
 from distillhub.units import Group, Target, WorkUnit, by_class
 
 EVERY = 10
 """Iterations of NOpt between two reports."""
-CPU_FLOATS = 1 << 20
-"""Of the projector's first map per pass on a CPU: what stays in its cache."""
 PAPER: dict[str, JsonValue] = {
     "init_noise": "gaussian",
     "nopt": {"target_noise": "gaussian", "target_level": "output", "stats_scale": "paper"},
@@ -215,9 +213,9 @@ class DsCo(Method):
 
     def _searches(self, targets: Targets, z: Tensor) -> "list[Part]":
         """One optimisation for all classes; on a CPU one for as many as its cache holds."""
-        classes, n, _, height, width = z.shape
-        each = n * self.nopt.projector.widths[0] * height * width
-        span = max(1, CPU_FLOATS // each) if z.device.type == "cpu" else classes
+        classes, n, channels, height, width = z.shape
+        rows = rows_per_pass((channels, height, width), self.nopt.projector.widths, z.device)
+        span = max(1, rows // n) if z.device.type == "cpu" else classes
         parts = [slice(k, min(classes, k + span)) for k in range(0, classes, span)]
         return [
             Part(

