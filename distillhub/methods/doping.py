@@ -73,8 +73,9 @@ class Doping(Method):
     fills their pixels in from a copy of the source."""
 
     paper: ClassVar[Paper] = Paper(
-        "Dataset Concentration",
-        "authors of Dataset Concentration",
+        "Beyond Dataset Distillation: Lossless Dataset Concentration via Diffusion-Assisted "
+        "Distribution Alignment",
+        "Tongfei Liu, Yufan Liu, Bing Li, Weiming Hu",
         "arXiv 2026",
         arxiv="2603.27987",
         code="https://github.com/kkkkqq/Dataset-Concentration",
