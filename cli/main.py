@@ -22,6 +22,7 @@ from distillhub_cli import (
     inspect,
     materialize,
     publish,
+    reproduce,
     show,
     sign,
     sweep,
@@ -153,6 +154,12 @@ _add(
 )
 _add("Look", catalog.catalog, "catalog artifacts --out site", "catalog mine my-organisation")
 _add("Look", inspect.list_, "list protocols", name="list")
+_add(
+    "Look",
+    reproduce.reproduce,
+    "reproduce org/dm-digits-10@v1",
+    "reproduce ./fetched --evaluate-only --source uoft-cs/cifar10=/data/cifar10",
+)
 _add("Share", sign.keygen, "keygen ~/.config/maker.key")
 _add(
     "Share",

@@ -64,12 +64,19 @@ def build(
         foresee(step, placed[step.path], update=update)
     for step in bases:
         reporter.note(f"{last.path.stem} rests on {step.path.stem}")
-        _build(step.path.stem, placed[step.path], reporter, direct=direct, update=update)
-    return _build(last.path.stem, placed[last.path], reporter, direct=direct, update=update)
+        build_placed(step.path.stem, placed[step.path], reporter, direct=direct, update=update)
+    return build_placed(last.path.stem, placed[last.path], reporter, direct=direct, update=update)
 
 
-def _build(stem: str, project: Project, reporter: Reporter, *, direct: bool, update: bool) -> Path:
-    """Build one recipe in its place; its bases are there."""
+def build_placed(
+    stem: str, project: Project, reporter: Reporter, *, direct: bool, update: bool
+) -> Path:
+    """Build one recipe in the project that holds it, and return its data set; its bases are there.
+
+    Raises:
+        RecipeError: If the recipe or its data cannot be used; nothing was started.
+        PipelineError: If a stage failed.
+    """
     lock = project.state / "locks" / f"{fingerprint(str(project.root), stem)[:16]}.lock"
     with (
         storage_errors(project.state),
