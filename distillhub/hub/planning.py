@@ -11,6 +11,7 @@ from distillhub.hub.refusals import refusals
 from distillhub.hub.repository import Difference, LocalFile, RemoteFile, Repository, difference
 from distillhub.hub.versions import Change, Release, Version, changes, gravest, restamped
 from distillhub.packaging.card import REPORT, RESOLVED
+from distillhub.packaging.provenance import SIGNATURE
 from distillhub.packaging.specs import PublishSpec
 from distillhub.packaging.verify import verify
 from distillhub.records.manifest import MANIFEST, Manifest, files_of
@@ -98,7 +99,15 @@ def make_plan(
     def bundle(version: Version) -> Bundle:
         return _bundle(own, files, version, name)
 
-    return _decide(Repository(name), own, bundle, wanted, private)
+    plan = _decide(Repository(name), own, bundle, wanted, private)
+    if SIGNATURE in files and plan.bundle.release is not own:
+        raise RefusedError(
+            f"is signed as another version or address than {name}@{plan.version.tag}",
+            where=SIGNATURE,
+            mend=f"sign it as that: distillhub sign {folder} --key KEY "
+            f"--repo {name} --version {plan.version}",
+        )
+    return plan
 
 
 def _named(repo_id: str | None, own: Release) -> str:
