@@ -142,34 +142,49 @@ def test_a_moved_head_damage_and_strangers_are_told_without_the_token(
 
 
 @pytest.mark.slow
-def test_a_tag_of_another_and_a_file_that_came_back_changed_are_noticed(
+def test_a_tag_that_is_missing_or_of_another_and_a_file_that_came_back_changed(
     noted: Callable[[str], Path], hub: Hub, published: dict[str, Repo], tmp_path: Path
 ):
     hub.repos = copy.deepcopy(published)
     repo, changed = hub.repo("org/tiny"), str(noted("Changed."))
     first = repo.head
 
+    def first_tag_fails() -> None:
+        del hub.before["POST /api/datasets/org/other/tag/"]
+        hub.arm(Fault("error", 1, status=400))
+
     def damage() -> None:
         files = {**repo.head.files, "eval.json": Blob(b"{}", apart=False)}
         repo.commits[repo.head.oid] = repo.head._replace(files=files)
 
     hub.before = {
+        "POST /api/datasets/org/other/tag/": first_tag_fails,
         "POST /api/datasets/org/tiny/tag/": lambda: repo.tags.setdefault("v1.0.1", first.oid),
         "GET /api/datasets/org/tiny/tree/v1.0.2": damage,
     }
 
-    taken, healed = run(
-        [["publish", changed, *TO], ["publish", changed, *TO]],
+    untagged, tagged, taken, damaged = run(
+        [
+            ["publish", changed, "--repo", "org/other", "--version", "2.0.0"],
+            ["publish", changed, "--repo", "org/other"],
+            ["publish", changed, *TO],
+            ["publish", changed, *TO],
+        ],
         tmp_path,
         environment(hub.url, tmp_path / "home"),
     )
 
+    other = hub.repo("org/other")
+    assert untagged.code == 4, untagged
+    assert tagged.code == 0, tagged
+    assert "its tag v2.0.0 is missing and will be set" in tagged.out
+    assert (list(other.tags), len(other.commits)) == (["v2.0.0"], 2)
     assert taken.code == 6, taken
     assert "v1.0.1 was published by another in the meantime; yours is commit" in taken.err
     assert repo.tags["v1.0.1"] == first.oid
-    assert healed.code == 5, healed
-    assert "eval.json" in healed.err
-    assert "the Hub has hash" in healed.err
+    assert damaged.code == 5, damaged
+    assert "eval.json" in damaged.err
+    assert "the Hub has hash" in damaged.err
 
 
 def test_files_that_the_hub_lacks_adds_or_changes_are_named():
