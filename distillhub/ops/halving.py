@@ -83,9 +83,8 @@ class _Recomputed(torch.autograd.Function):
         def back(part: slice) -> Tensor:
             with torch.enable_grad():
                 rows = x[part].detach().requires_grad_()
-                found: Tensor = torch.autograd.grad(ctx.work(rows, part), rows, gradients[0][part])[
-                    0
-                ]
+                made = ctx.work(rows, part)
+            found: Tensor = torch.autograd.grad(made, rows, gradients[0][part])[0]
             return found
 
         return ctx.run(back, len(x)), None, None
