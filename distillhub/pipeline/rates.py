@@ -247,26 +247,24 @@ class Rates:
 
     def _time(self, call: Callable[[], object]) -> float:
         """The shortest of some calls after one to warm up."""
-        begin = time.perf_counter()
+        begin = self._clock()
         call()
         best = float("inf")
         for _ in range(TRIES):
-            best = min(best, self._once(call))
-            if time.perf_counter() - begin > LONG:
+            start = self._clock()
+            call()
+            best = min(best, self._clock() - start)
+            if self._clock() - begin > LONG:
                 break
-        self.budget -= time.perf_counter() - begin
+        self.budget -= self._clock() - begin
         return best
 
-    def _once(self, call: Callable[[], object]) -> float:
+    def _clock(self) -> float:
+        """Seconds of this thread on a CPU, of the world where a GPU is waited for."""
         if self.device.type == "cpu":
-            start = time.thread_time()
-            call()
-            return time.thread_time() - start
+            return time.thread_time()
         torch.cuda.synchronize()
-        start = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return time.perf_counter()
 
 
 def _network(arch: str, shape: tuple[int, int, int], num_classes: int) -> Classifier:
