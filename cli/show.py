@@ -77,7 +77,7 @@ def _labels(opened: "DistilledSet") -> str:
 
 
 def _origin(report: "EvalReport") -> list[tuple[str, str]]:
-    method = report.method.name
+    method = report.method.label or report.method.name
     if report.method.version is not None:
         method += f", version {report.method.version}"
     pairs = [("made by", method), ("from", report.source.id)]

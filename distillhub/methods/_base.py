@@ -71,7 +71,9 @@ class Assembly:
         real = self.real.images(range(len(self.real)))
         if not self.files:
             return real
-        return torch.cat([codec.to_float(codec.decode(self.files, 1 if self.real.channels == 1 else 3)), real])
+        return torch.cat(
+            [codec.to_float(codec.decode(self.files, 1 if self.real.channels == 1 else 3)), real]
+        )
 
 
 class StudentSpec(Spec):
@@ -192,6 +194,10 @@ class Method(Spec):
     texture: ClassVar[float] = 0.0
     """Noise that makes real images as hard to compress as this method's: standard deviation in
     [0, 1] pixels."""
+    label: ClassVar[str | None] = None
+    """How cards and catalogs call it; None: by its name."""
+    notes: ClassVar[tuple[str, ...]] = ()
+    """What a card must say of it, among the limits."""
 
     @property
     def grid(self) -> int:

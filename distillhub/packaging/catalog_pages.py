@@ -116,7 +116,7 @@ def table(entries: Sequence[Entry]) -> tuple[tuple[Column, ...], tuple[Row, ...]
         cells = (
             Cell(entry.name, entry.name.lower(), f"version {report.dataset.version}"),
             _word(report.source.id),
-            _word(report.method.name, "imported" if report.imported else ""),
+            _word(report.method.label or report.method.name, "imported" if report.imported else ""),
             Cell(entry.ipc, str(report.dataset.ipc)),
             *(_accuracy(entry.arm(arm)) for arm in arms),
             Cell(entry.scored_with or "not scored", entry.scored_with),

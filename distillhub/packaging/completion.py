@@ -65,7 +65,8 @@ def completed(
         }
     )
     title = card.pretty_name or (
-        f"{report.source.id}, {report.method.name}, {report.dataset.ipc} images per class"
+        f"{report.source.id}, {report.method.label or report.method.name}, "
+        f"{report.dataset.ipc} images per class"
     )
     real = 1.0 if report.method.real_pixels else 0.0
     block = CardBlock(

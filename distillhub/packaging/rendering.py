@@ -185,7 +185,7 @@ def summary(report: EvalReport) -> str:
         made = f"`{report.doping.base}` filled up with real images by"
         real = f", {_whole(report.doping.doped)} of them real"
     return (
-        f"`{report.source.id}`, {made} `{report.method.name}`: {images_per_class(report)} images "
+        f"`{report.source.id}`, {made} {report.method.shown}: {images_per_class(report)} images "
         f"per class, {_whole(data.images)} images{real} of {height} x {width} pixels in "
         f"{data.classes} classes{_mosaics(data)}{size}; {told}."
     )

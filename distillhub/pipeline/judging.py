@@ -330,6 +330,7 @@ def _report(
             real_pixels=recipe.method.real_pixels,
             teacher=teachers,
             generator=_generator(networks.get("generator")),
+            label=recipe.method.label,
         ),
         preprocess=PreprocessBlock(
             mean=pin.mean,
@@ -353,6 +354,7 @@ def _report(
             label_image_ratio=0,
         ),
         environment=environment,
+        limitations=recipe.method.notes,
         **blocks_of(packaged.record, recipe, public_id(recipe.dataset)),
         **found._asdict(),
     )

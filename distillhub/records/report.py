@@ -275,6 +275,13 @@ class MethodBlock(Record):
     """Whether the images are copies of real ones by construction; None: not known."""
     teacher: tuple[TeacherBlock, ...] = ()
     generator: GeneratorBlock | None = None
+    label: str | None = None
+    """How readers know it; None: by its name."""
+
+    @property
+    def shown(self) -> str:
+        """Its label, or its name as code."""
+        return self.label or f"`{self.name}`"
 
 
 class ZcaBlock(Record):
