@@ -4,14 +4,12 @@ Each is a function of its recipe blocks and a `StageRun`; it writes one folder, 
 """
 
 import functools
-import itertools
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -31,6 +29,7 @@ from distillhub.packaging import parquet
 from distillhub.packaging.specs import PackageSpec
 from distillhub.pipeline.bases import opened_bases, real_share
 from distillhub.pipeline.checkpoint import drive, load_tensors, save_tensors
+from distillhub.pipeline.chunks import encoded, kept_tensors, numbered
 from distillhub.pipeline.files import replaced_folder, write_json
 from distillhub.pipeline.generators import make_generator
 from distillhub.pipeline.naming import named_images
@@ -51,8 +50,6 @@ RECORD = "record.json"
 """What a method tells of its images; absent where it tells nothing."""
 TOLD = "told"
 """Key of the same in the file of a finished chunk."""
-ENCODED = 256
-"""Real images that are read and encoded at a time."""
 
 
 def training_key(dataset: SourceSpec) -> dict[str, object]:
@@ -224,7 +221,7 @@ def synthesize(
         if not done.exists():
             synthesis, trace = _synthesize_chunk(run, method, chunk, bench)
             saying = json.dumps(synthesis.record if isinstance(synthesis, Assembly) else {})
-            save_tensors(done, _tensors(synthesis), **trace, **{TOLD: saying})
+            save_tensors(done, kept_tensors(synthesis), **trace, **{TOLD: saying})
             run.work.checkpoint(chunk.name).clear()
         tensors, record = load_tensors(done)
         told |= json.loads(str(record.pop(TOLD, "{}")))
@@ -233,8 +230,8 @@ def synthesize(
                 run.facts[f"last_{key}"] = value
         slots = [slot for unit in chunk.units for slot in unit.slots]
         if "labels" in tensors:
-            slots = _numbered(tensors["labels"].tolist())
-        made += _encoded(tensors, slots, bench.data, images)
+            slots = numbered(tensors["labels"].tolist())
+        made += encoded(tensors, slots, bench.data, images)
     expected = {Slot(c, n) for c in range(target.num_classes) for n in range(ipc)}
     slots = [slot for slot, _, _ in made]
     if len(slots) != len(expected) or (method.even and set(slots) != expected):
@@ -253,49 +250,6 @@ def synthesize(
         )
         if told:
             write_json(out / RECORD, told)
-
-
-def _tensors(synthesis: Synthesis | Assembly) -> dict[str, Tensor]:
-    """What is kept of a finished chunk: images, or files and rows of what exists already."""
-    if isinstance(synthesis, Synthesis):
-        rows = {} if synthesis.rows is None else {"rows": synthesis.rows}
-        return {"images": synthesis.images, **rows}
-    joined = np.frombuffer(b"".join(synthesis.files), np.uint8).copy()
-    return {
-        "files": torch.from_numpy(joined),
-        "sizes": torch.tensor([len(file) for file in synthesis.files], dtype=torch.int64),
-        "rows": synthesis.real.origin,
-        "labels": synthesis.labels,
-    }
-
-
-def _encoded(
-    tensors: Mapping[str, Tensor], slots: Sequence[Slot], data: RealData, images: ImageFormat
-) -> Iterator[tuple[Slot, bytes, int]]:
-    """Slot, file and row of the training split (-1: no copy) of every image of a chunk."""
-    if "images" in tensors:
-        rows = tensors["rows"].tolist() if "rows" in tensors else [-1] * len(slots)
-        yield from zip(slots, codec.encode(tensors["images"], images), rows, strict=True)
-        return
-    sizes = tensors["sizes"].tolist()
-    ends = list(itertools.accumulate(sizes, initial=0))
-    files = tensors["files"].numpy()
-    for slot, (start, end) in zip(slots, itertools.pairwise(ends), strict=False):
-        yield slot, files[start:end].tobytes(), -1
-    rest = iter(slots[len(sizes) :])
-    for part in torch.split(tensors["rows"], ENCODED):
-        contents = codec.encode(data.images(part), images)
-        yield from zip(itertools.islice(rest, len(part)), contents, part.tolist(), strict=True)
-
-
-def _numbered(labels: Sequence[int]) -> list[Slot]:
-    """Slots of images that came in the order of `labels`: each class counts its own."""
-    seen: dict[int, int] = {}
-    slots = []
-    for label in labels:
-        seen[label] = seen.get(label, -1) + 1
-        slots.append(Slot(label, seen[label]))
-    return slots
 
 
 def _synthesize_chunk(
