@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-RECIPE := recipes/dm_digits_10.yaml
+RECIPE := recipes/dsco_digits_3.yaml
 OFFLINE := -m "not gpu and not network and not browser"
 export DVC_NO_ANALYTICS = 1
 
