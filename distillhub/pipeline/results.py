@@ -55,18 +55,22 @@ def write_results(page: Path, name: str, command: str, table: SweepTable) -> Pat
 
 
 def markdown(name: str, command: str, table: SweepTable) -> str:
-    """A section: what was run, the table, how to read it."""
+    """A section: what was run, the table, how to read it.
+
+    A key that has one value throughout stands in the command alone.
+    """
     shown = [
         (title, metrics)
         for title, metrics in _COLUMNS
         if any(metrics[0] in row.figures for row in table.rows)
     ]
     sources = {row.source for row in table.rows}
+    varied = [k for k in table.keys if len({row.setting.get(k) for row in table.rows}) > 1]
     header = [
         "images",
         *(["data"] if len(sources) > 1 else []),
-        *([] if "ipc" in table.keys else ["ipc"]),
-        *table.keys,
+        *([] if "ipc" in varied else ["ipc"]),
+        *varied,
         "protocol",
         "student",
         *(title for title, _ in shown),
@@ -78,8 +82,8 @@ def markdown(name: str, command: str, table: SweepTable) -> str:
     lines = [f"## {name}", "", f"`{command}`", "", _line(header), _line(["---"] * len(header))]
     for row in table.rows:
         place = [row.recipe, *([row.source] if len(sources) > 1 else [])]
-        place += [] if "ipc" in table.keys else [str(row.ipc)]
-        place += [row.setting.get(key, "") for key in table.keys]
+        place += [] if "ipc" in varied else [str(row.ipc)]
+        place += [row.setting.get(key, "") for key in varied]
         lines.append(_line([*place, *_cells(row, [metrics for _, metrics in shown])]))
     return "\n".join([*lines, "", *_notes(table), ""])
 

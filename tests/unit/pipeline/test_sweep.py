@@ -254,9 +254,17 @@ def test_a_row_shows_percent_with_both_intervals_and_gains_with_a_sign():
     text = markdown("tiny", "distillhub sweep tiny", table(row(0.9, (0.88, 0.92))))
 
     assert (
-        "| tiny | 1 | 2 | digits-1 | convnet3-w32 | 90.0 ± 2.0 (1.0) | +5.0 | 3 x 10 "
+        "| tiny | 1 | digits-1 | convnet3-w32 | 90.0 ± 2.0 (1.0) | +5.0 | 3 x 10 "
         "| 1.5 kB | 0.5 kB | 61 s |"
     ) in text
+
+
+def test_only_keys_that_differ_have_a_column():
+    first, second = row(0.9, None), row(0.8, None)
+    other = second.model_copy(update={"setting": {"method.cfg": "4"}})
+
+    assert "method.cfg" not in markdown("tiny", "", table(first, second))
+    assert "| tiny | 1 | 4 |" in markdown("tiny", "", table(first, other))
 
 
 def test_columns_that_nothing_fills_are_left_out():
