@@ -167,6 +167,8 @@ def test_idm_check_09_the_seed_decides_the_images(bench: TinyBench, resources) -
 
     assert torch.equal(images, synthesize(idm(), again))
     assert not torch.equal(images, synthesize(idm(), other))
+    still = idm(iterations=1, lr_img=1e-20)  # the start itself
+    assert not torch.equal(synthesize(still, bench), synthesize(still, other))
 
 
 def test_bacon_check_05_with_the_squared_distance_it_is_idm_bit_for_bit(bench: TinyBench) -> None:
