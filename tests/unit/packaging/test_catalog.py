@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -369,15 +368,13 @@ def test_a_catalog_is_replaced_and_anything_else_is_left_alone(artifacts, tmp_pa
     assert (out / "index.html").is_file()
 
 
-def test_two_hundred_artifacts_take_a_few_seconds(artifacts, tmp_path):
+def test_two_hundred_artifacts_get_a_page_each(artifacts, tmp_path):
     for number in range(200):
         changed(
             shutil.copytree(artifacts / "soft", tmp_path / "many" / f"{number:03d}"),
             name=f"set-{number}",
         )
-    began = time.process_time()
 
     write_site(gather([tmp_path / "many"]), tmp_path / "site", title="Many")
 
-    assert time.process_time() - began < 15
     assert len(list((tmp_path / "site" / "sets").iterdir())) == 200

@@ -85,11 +85,9 @@ def test_the_synthesis_costs_what_the_paper_counts(tmp_path, monkeypatch):
 
 
 def test_a_plan_of_imagenet_tries_no_large_network(tmp_path, monkeypatch):
-    begin = time.process_time()
+    made = plan_of("dsco_in1k_700", tmp_path, monkeypatch)
 
-    plan_of("dsco_in1k_700", tmp_path, monkeypatch)
-
-    assert time.process_time() - begin < 3
+    assert not [stage.name for stage in made.stages if "timed here" in stage.basis]
 
 
 def test_small_generators_and_students_are_timed(tmp_path, monkeypatch):
