@@ -199,12 +199,13 @@ def _comparison(pair: _Pair, arms: Arms, sold: Regime) -> Comparison:
     if "soft_online" in pair.by_regime:
         online = across([arms[arm] for arm in ONLINE], formulas.ior, "difference")
         gains["soft_online"] = found["gain_images_soft_online"] = online
-    packed: list[Metric] = []
+    packed: set[Regime] = set()
     for arm in PACKED:
         if f"top1.{arm}" in found:  # mosaics are judged against mosaics: they train as long
             both = [arms[SYN[regime_of(arm)]], arms[arm]]
-            packed.append(across(both, formulas.ior, "difference"))
-            found[arm.replace("rnd", "gain")] = gains[regime_of(arm)] = packed[-1]
+            gain = across(both, formulas.ior, "difference")
+            found[arm.replace("rnd", "gain")] = gains[regime_of(arm)] = gain
+            packed.add(regime_of(arm))
     syn = SYN[sold]
     spec = pair.by_regime.get(sold)
     return Comparison(
@@ -213,7 +214,8 @@ def _comparison(pair: _Pair, arms: Arms, sold: Regime) -> Comparison:
         metrics=found,
         class_acc={arm: recall for arm, recall in recalls.items() if recall is not None},
         verdicts={
-            regime: verdict(regime, gain, mosaics=gain in packed) for regime, gain in gains.items()
+            regime: verdict(regime, gain, mosaics=regime in packed)
+            for regime, gain in gains.items()
         },
         expected=None if spec is None else _expected(found[f"top1.{syn}"], spec, syn, pair.arch),
         papers={

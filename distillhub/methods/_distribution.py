@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distillhub.errors import DivergedError
 from distillhub.methods._base import Cost, Method, Synthesis, Workbench
+from distillhub.methods._matching import Strategy, augment, refuse_divergence, span
 from distillhub.models.classifier import Classifier
 from distillhub.models.queue import (
     SEGMENT,
@@ -31,7 +31,7 @@ from distillhub.models.queue import (
     put,
     write_segment,
 )
-from distillhub.ops.augment import DsaParams, apply_dsa, draw_dsa, families
+from distillhub.ops.augment import DsaParams, draw_dsa
 from distillhub.ops.bayes import Moments, moments
 from distillhub.ops.formation import expand, pack
 from distillhub.ops.pixels import denormalize, normalize
@@ -39,16 +39,8 @@ from distillhub.ops.progress import Progress, State, capture, restore
 from distillhub.ops.selection import distinct
 from distillhub.units import Group, Target, WorkUnit, by_class
 
-CPU_PIXELS = 16 * 32 * 32
-"""Per forward pass on a CPU: what stays in the cache; elsewhere `ACCELERATOR_PIXELS`."""
-ACCELERATOR_PIXELS = 8192 * 32 * 32
 EASIEST = 2560
 """Real images that the path for a single whole image per class keeps."""
-
-
-def _strategy(value: str) -> str:
-    families(value)
-    return value
 
 
 class QueueMatching(Method):
@@ -71,7 +63,7 @@ class QueueMatching(Method):
     """Cross-entropy counts this times the accuracy of the network in percent."""
     init: Literal["real", "noise"] = "real"
     """`real`: every sub-image from a real image of its own; `noise`: standard normal."""
-    dsa: Annotated[str, AfterValidator(_strategy)] | None = "color_crop_cutout_flip_scale_rotate"
+    dsa: Strategy | None = "color_crop_cutout_flip_scale_rotate"
     """Families of the augmentation; null: none. The authors flip digits, too."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is autocast in matching; statistics, losses and images stay float32."""
@@ -108,7 +100,7 @@ class QueueMatching(Method):
             with torch.autocast(bench.device.type, torch.bfloat16, self.precision == "bfloat16"):
                 real = self._real(net, pools, labels, draws, step, bench, single=single)
                 losses, gradient = self._match(net, x, labels, real, draws, accuracy)
-            _refuse_divergence(losses, step, units)
+            refuse_divergence(losses, step, units, "lower method.lr_img or method.ce_weight")
             self._visit(x, velocity, gradient, data.num_classes)
             snapshot = partial(capture, step + 1, images=x, velocity=velocity)
             metrics = {"loss": losses.mean().item(), "network_accuracy": accuracy / 100}
@@ -208,9 +200,9 @@ class QueueMatching(Method):
             rows = distinct(len(pool), self._batch(len(pool)), generator).to(pool.device)
             images = pool[rows].float().div_(255)
             batch = normalize(images, bench.data.mean, bench.data.std)
-            batch = batch if draw is None else apply_dsa(batch, draw)
+            batch = augment(batch, draw)
             features = torch.cat(
-                [net.features_normalized(part).float() for part in torch.split(batch, _span(batch))]
+                [net.features_normalized(part).float() for part in torch.split(batch, span(batch))]
             )
             if single:
                 features = _easiest(net, features, label)
@@ -231,7 +223,7 @@ class QueueMatching(Method):
         One pass gives features and logits.
         """
         subs = x.shape[1] * self.formation**2
-        classes = max(1, _span(x) // subs)  # per pass; a mean needs its class whole
+        classes = max(1, span(x) // subs)  # per pass; a mean needs its class whole
         losses: list[Tensor] = []
         gradients: list[Tensor] = []
         for first in range(0, len(x), classes):
@@ -239,7 +231,7 @@ class QueueMatching(Method):
             mosaics = x[these].detach().requires_grad_()
             seen = torch.cat(
                 [
-                    _augment(expand(one, self.formation), draw)
+                    augment(expand(one, self.formation), draw)
                     for one, draw in zip(mosaics, draws[these], strict=True)
                 ]
             )
@@ -315,24 +307,3 @@ def _easiest(net: Classifier, features: Tensor, label: int) -> Tensor:
     targets = torch.full((len(features),), label, device=features.device)
     nats = functional.cross_entropy(logits, targets, reduction="none")
     return features[nats.argsort(stable=True)[:EASIEST]]
-
-
-def _augment(x: Tensor, draw: DsaParams | None) -> Tensor:
-    return x if draw is None else apply_dsa(x, draw)
-
-
-def _span(x: Tensor) -> int:
-    """Images per forward pass."""
-    pixels = CPU_PIXELS if x.device.type == "cpu" else ACCELERATOR_PIXELS
-    return max(1, pixels // (x.shape[-2] * x.shape[-1]))
-
-
-def _refuse_divergence(losses: Tensor, step: int, units: Sequence[WorkUnit]) -> None:
-    finite = losses.isfinite()
-    if not bool(finite.all()):
-        worst = int((~finite).nonzero()[0])
-        raise DivergedError(
-            f"the matching loss is {losses[worst].item()} at step {step}",
-            where=f"synthesize {units[worst].name}",
-            mend="lower method.lr_img or method.ce_weight",
-        )

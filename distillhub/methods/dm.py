@@ -12,31 +12,23 @@ Optimised in the normalised space of the data set, without clipping; clipped to 
 
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 
-from distillhub.errors import DivergedError
 from distillhub.methods._base import Cost, Method, Paper, Synthesis, Workbench
+from distillhub.methods._matching import Strategy, augment, refuse_divergence, span
 from distillhub.models.specs import Arch
 from distillhub.models.zoo import Classifier, build
-from distillhub.ops.augment import DsaParams, apply_dsa, draw_dsa, families
+from distillhub.ops.augment import DsaParams, draw_dsa
 from distillhub.ops.bayes import Moments, bayesian_loss, moments
 from distillhub.ops.matching import squared_mean_distance
 from distillhub.ops.pixels import denormalize, normalize
 from distillhub.ops.progress import Progress, State, capture, restore
 from distillhub.ops.selection import sample
 from distillhub.units import Group, Target, WorkUnit, by_class
-
-CPU_PIXELS = 16 * 32 * 32  # per forward pass: what ConvNet-3 makes of 16 32x32 images is 8 MiB
-ACCELERATOR_PIXELS = 4096 * 32 * 32
-
-
-def _strategy(value: str) -> str:
-    families(value)
-    return value
 
 
 class Real(NamedTuple):
@@ -67,7 +59,7 @@ class DM(Method):
     """`real`: images of the class; `noise`: standard normal in normalised space."""
     loss: Literal["squared", "bayesian"] = "squared"
     """`bayesian`: BACON's loss in place of the squared distance, as that paper offers."""
-    dsa: Annotated[str, AfterValidator(_strategy)] | None = "color_crop_cutout_flip_scale_rotate"
+    dsa: Strategy | None = "color_crop_cutout_flip_scale_rotate"
     """Families of the augmentation; null: none."""
 
     paper: ClassVar[Paper] = Paper(
@@ -102,7 +94,7 @@ class DM(Method):
             draws = [self._draw(step, pool.label, bench) for pool in pools]
             real = self._real_moments(net, pools, draws, step, bench)  # [U, D]
             losses, x.grad = self._match(net, x, real, draws)
-            _refuse_divergence(losses, step, units)
+            refuse_divergence(losses, step, units, "lower method.lr_img")
             optimizer.step()
             snapshot = partial(capture, step + 1, images=x, optimizer=optimizer)
             yield Progress(step + 1, self.iterations, {"loss": losses.mean().item()}, snapshot)
@@ -176,9 +168,9 @@ class DM(Method):
             generator = bench.generator("real", step, pool.label)
             rows = sample(torch.arange(len(pool.pixels)), self.batch_real, generator)
             images = pool.pixels[rows.to(pool.pixels.device)].float().div_(255)
-            batches.append(_augment(normalize(images, bench.data.mean, bench.data.std), draw))
+            batches.append(augment(normalize(images, bench.data.mean, bench.data.std), draw))
         everything = torch.cat(batches)
-        parts = torch.split(everything, _span(everything))
+        parts = torch.split(everything, span(everything))
         embedded = torch.cat([net.features_normalized(part) for part in parts])
         sizes = [len(batch) for batch in batches]
         spread = self.loss == "bayesian"
@@ -189,13 +181,13 @@ class DM(Method):
         self, net: Classifier, x: Tensor, real: Moments, draws: Sequence[DsaParams | None]
     ) -> tuple[Tensor, Tensor]:
         """Losses of the classes, [U], and their gradient for the images, like `x`."""
-        classes = max(1, _span(x) // x.shape[1])  # per pass; a mean needs its class whole
+        classes = max(1, span(x) // x.shape[1])  # per pass; a mean needs its class whole
         losses: list[Tensor] = []
         gradients: list[Tensor] = []
         for first in range(0, len(x), classes):
             these = slice(first, first + classes)
             images = x[these].detach().requires_grad_()  # [u, n, C, H, W]
-            seen = [_augment(s, draw) for s, draw in zip(images, draws[these], strict=True)]
+            seen = [augment(s, draw) for s, draw in zip(images, draws[these], strict=True)]
             embedded = net.features_normalized(torch.cat(seen)).view(*images.shape[:2], -1)
             own = Moments(*(part[these] for part in real))
             if self.loss == "bayesian":
@@ -220,27 +212,6 @@ def _fresh(
         std=std,
         seed=seed,
     ).freeze()
-
-
-def _augment(x: Tensor, draw: DsaParams | None) -> Tensor:
-    return x if draw is None else apply_dsa(x, draw)
-
-
-def _span(x: Tensor) -> int:
-    """Images per forward pass: on a CPU as many as stay in the cache, elsewhere many."""
-    pixels = CPU_PIXELS if x.device.type == "cpu" else ACCELERATOR_PIXELS
-    return max(1, pixels // (x.shape[-2] * x.shape[-1]))
-
-
-def _refuse_divergence(losses: Tensor, step: int, units: Sequence[WorkUnit]) -> None:
-    finite = losses.isfinite()
-    if not bool(finite.all()):
-        worst = int((~finite).nonzero()[0])
-        raise DivergedError(
-            f"the matching loss is {losses[worst].item()} at step {step}",
-            where=f"synthesize {units[worst].name}",
-            mend="lower method.lr_img",
-        )
 
 
 METHOD = DM

@@ -265,6 +265,15 @@ def test_images_come_nearer_to_their_class_than_they_began(bench: TinyBench) -> 
     assert last[0] < 0.6 * last[1]
 
 
+def test_half_precision_stays_near_the_full_one(bench: TinyBench) -> None:
+    full = synthesize(idm(), bench)
+
+    half = synthesize(idm(precision="bfloat16"), bench)
+
+    assert not torch.equal(half, full)
+    assert (half - full).abs().mean() < 0.02
+
+
 def test_a_diverging_loss_names_step_and_unit(bench: TinyBench) -> None:
     with pytest.raises(DivergedError, match=r"at step \d") as caught:
         synthesize(idm(lr_img=1e30), bench)
