@@ -269,6 +269,7 @@ class Pricing(NamedTuple):
             height=target.height,
             width=target.width,
             teacher=recipe.teacher is not None,
+            mosaics=recipe.method.grid > 1,
         )
         if not runs:
             yield Task("evaluate", "nothing to evaluate")

@@ -283,7 +283,7 @@ def _spec(
 
 def _arm(planned: PlannedRun, opened: DistilledSet, train: RealData) -> ImageSet:
     if planned.arm.startswith("syn"):
-        return opened
+        return opened.unpacked()
     if planned.arm.startswith("full"):
         return train
     seed = planned.subset_seed or 0

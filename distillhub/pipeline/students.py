@@ -140,7 +140,8 @@ def train_student(
         space = Space(size, found.mean, found.std, device, chosen.test_side)
         student = _student(name, opened, space, seed)
         classes = opened.num_classes
-        feed = feed_of(regime, chosen, opened, space, f"{name} on {word}", classes)
+        shown = opened.unpacked()  # of mosaics, what they are made of
+        feed = feed_of(regime, chosen, shown, space, f"{name} on {word}", classes)
 
         def training(snapshot: State | None):  # type: ignore[no-untyped-def]
             yield from fit(
@@ -151,19 +152,19 @@ def train_student(
         drive(
             training, label=label, checkpoint=work.checkpoint("model"), reporter=reporter, stop=stop
         )
-        length = chosen.length(len(opened), classes)
+        length = chosen.length(len(shown), classes)
         out.mkdir(parents=True, exist_ok=True)
         written = weights.save(student.cpu(), out, STEM, {"steps": length.steps})
         record = TrainingRecord(
             dataset=word if not Path(word).is_dir() else Path(word).resolve().name,
             revision=opened.revision,
-            images=len(opened),
+            images=len(shown),
             labels=regime,
             views_per_image=feed.views,
             protocol=chosen,
             seed=seed,
             steps=length.steps,
-            images_seen=images_seen(chosen, len(opened), classes),
+            images_seen=images_seen(chosen, len(shown), classes),
             normalization=found.origin,
             weights_sha256=written.sha256,
             wall_s=round(work.elapsed() + time.monotonic() - began, 3),

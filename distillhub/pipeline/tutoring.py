@@ -99,7 +99,7 @@ def train_student(
                 seed=derive_seed("evaluation", seed, "network"),
             ).to(device)
             what = f"{arch} on a base"
-            feed = feed_of(regime, protocol, base, space, what, base.num_classes)
+            feed = feed_of(regime, protocol, base.unpacked(), space, what, base.num_classes)
             labeller = online(teacher, student) if regime == "soft_online" and teacher else None
             mine = state if state is not None and state.get(KEY) == key else None
             training = fit(

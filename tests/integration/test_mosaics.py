@@ -11,8 +11,9 @@ import torch
 from distillhub.errors import RecipeError
 from distillhub.ops.formation import pack
 from distillhub.packaging.verify import verify
+from distillhub.pipeline.students import train_student
 from distillhub.records.distilled import load
-from tests.integration.builds import build_here, write_recipe
+from tests.integration.builds import Log, build_here, write_recipe
 
 MOSAICS = """\
 schema_version: 1
@@ -121,3 +122,16 @@ def test_sides_that_do_not_divide_are_refused_before_any_work(tmp_path) -> None:
     with pytest.raises(RecipeError, match="cannot be cut into 2 x 2"):
         build_here(recipe)
     assert not list(tmp_path.glob("**/artifacts"))
+
+
+def test_a_student_of_a_lone_set_trains_on_the_parts_of_its_mosaics(hard, tmp_path) -> None:
+    trained = train_student(
+        str(hard),
+        tmp_path / "out",
+        state=tmp_path / "state",
+        reporter=Log(),
+        arch="convnet2-w4",
+        protocol="smoke-cpu-1",
+    )
+
+    assert trained.record.images == 80
