@@ -30,7 +30,7 @@ def run(
     std: Sequence[float],
     device: torch.device,
     protocol: Protocol | None = None,
-    teacher: Classifier | None = None,
+    labellers: Sequence[Classifier] = (),
     code_version: str = "",
     state: State | None = None,
 ) -> Generator[Progress, None, Run]:
@@ -45,13 +45,14 @@ def run(
         std: Per channel.
         device: Where the student trains.
         protocol: None: the one that `planned` names.
-        teacher: Frozen, on the device; labels the batches of a `soft_online` run.
+        labellers: Frozen, on the device; the mean of their logits labels the batches of a
+            `soft_online` run.
         code_version: Written into the run.
         state: A snapshot to go on from.
 
     Raises:
-        DataError: If the arm lacks soft labels or its teacher, or training and test images differ
-            in channels.
+        DataError: If the arm lacks soft labels or a network that makes them, or training and test
+            images differ in channels.
         DivergedError: If a loss or a logit is not finite.
     """
     tally = _Tally.of(state)
@@ -73,7 +74,7 @@ def run(
     ).to(device)
     labeller = None
     if planned.regime == "soft_online":
-        labeller = online(_taught(planned, teacher), student)
+        labeller = online(_taught(planned, labellers), student)
     length = protocol.length(feed.size, len(class_names))
     looks = protocol.looks(length)
     training = fit(
@@ -173,14 +174,14 @@ def feed_of(
     return soft_feed(train, space, temperature=protocol.temperature, steps_images=seen)
 
 
-def _taught(planned: PlannedRun, teacher: Classifier | None) -> Classifier:
-    if teacher is None:
+def _taught(planned: PlannedRun, labellers: Sequence[Classifier]) -> Sequence[Classifier]:
+    if not labellers:
         raise DataError(
             "there is no teacher to label the batches",
             where=f"run {planned.id}",
             mend="add a teacher: block to the recipe, or ask for arms with stored labels",
         )
-    return teacher
+    return labellers
 
 
 def _has_soft(images: ImageSet) -> TypeGuard[SoftSet]:

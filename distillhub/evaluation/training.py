@@ -1,7 +1,7 @@
 """Training a student as a protocol says; resumable after any report."""
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -171,19 +171,29 @@ def _augmented(
     return student.normalize(pixels)
 
 
-def online(teacher: Classifier, student: Classifier) -> Labeller:
-    """What labels the student's batches: the teacher, at its own size and normalisation.
+def online(teachers: Sequence[Classifier], student: Classifier) -> Labeller:
+    """What labels the student's batches: networks, each at its own size and normalisation.
+
+    The label is the mean of their logits as they are, without a temperature.
 
     Args:
-        teacher: Frozen, on the device of the student.
+        teachers: At least one; frozen, on the device of the student.
         student: Whose normalised space the batches are in.
+
+    Raises:
+        ValueError: If there is no teacher.
+
+    Source: one network in SRe2L and RDED, the mean of several in G-VBSM (CVPR 2024) and EDC
+    (NeurIPS 2024), as in their public code.
     """
+    if not teachers:
+        raise ValueError("no network to label with")
 
     def labels(x: Tensor) -> Tensor:
         with torch.no_grad():
-            height, width = teacher.input_shape[1:]
-            logits: Tensor = teacher(resize(student.denormalize(x), (height, width)))
-        return logits.float()
+            images = student.denormalize(x)
+            each = [net(resize(images, net.input_shape[1:])).float() for net in teachers]
+        return each[0] if len(each) == 1 else torch.stack(each).mean(0)
 
     return labels
 

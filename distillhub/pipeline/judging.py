@@ -91,7 +91,7 @@ def evaluate(
         mosaics=opened(syn).formation > 1,
     )
     online = any(planned.regime == "soft_online" for planned in plan)
-    teacher = weights.load(run.reads("models"), "teacher").to(run.device) if online else None
+    labellers = (weights.load(run.reads("models"), "teacher").to(run.device),) if online else ()
     test = open_split(dataset, "test", run.project.sources_for(dataset)) if plan else None
     real = open_split(dataset, "train", run.project.sources_for(dataset)) if plan else None
 
@@ -124,7 +124,7 @@ def evaluate(
             test: RealData = test,
         ) -> Run:
             arm = real if package is None else arm_of(package).unpacked()
-            return _train(run, planned, arm, test, dataset, teacher)
+            return _train(run, planned, arm, test, dataset, labellers)
 
         runs.append(remembered(run, planned, key, train))
     environment = EnvironmentBlock(
@@ -158,7 +158,7 @@ def _train(
     arm: ImageSet,
     test: RealData,
     dataset: SourceSpec,
-    teacher: Classifier | None,
+    labellers: tuple[Classifier, ...],
 ) -> Run:
     pin = dataset.pinned
     return drive(
@@ -170,7 +170,7 @@ def _train(
             mean=pin.mean,
             std=pin.std,
             device=run.device,
-            teacher=teacher,
+            labellers=labellers,
             code_version=f"evaluate {CODE['evaluate']}",
             state=state,
         ),

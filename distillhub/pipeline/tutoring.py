@@ -100,7 +100,7 @@ def train_student(
             ).to(device)
             what = f"{arch} on a base"
             feed = feed_of(regime, protocol, base.unpacked(), space, what, base.num_classes)
-            labeller = online(teacher, student) if regime == "soft_online" and teacher else None
+            labeller = online((teacher,), student) if regime == "soft_online" and teacher else None
             mine = state if state is not None and state.get(KEY) == key else None
             training = fit(
                 student, feed, protocol, seed=seed, what=what, labeller=labeller, state=mine

@@ -65,7 +65,7 @@ def begin(arm="syn_soft_online", *, protocol=NATIVE, state=None, teacher=None, a
         std=STD * channels,
         device=CPU,
         protocol=protocol,
-        teacher=(teacher or network(7)).freeze(),
+        labellers=[(teacher or network(7)).freeze()],
         state=state,
     )
 
@@ -103,7 +103,7 @@ def test_dsco_check_17_a_restricted_teacher_has_the_rows_of_the_full_head():
 def test_a_student_that_is_its_own_teacher_has_nothing_to_learn():
     student = network()
     student.train()
-    labeller = online(student, student)
+    labeller = online([student], student)
 
     report = next(
         fit(student, hard_feed(Pictures(), SPACE), NATIVE, seed=0, what="x", labeller=labeller)
@@ -158,7 +158,7 @@ def test_a_teacher_looks_at_its_own_size_and_normalisation():
     teacher, student = network(1, side=16).freeze(), network(2)
     pixels = Pictures().pixels
 
-    labels = online(teacher, student)(student.normalize(pixels))
+    labels = online([teacher], student)(student.normalize(pixels))
 
     larger = torch.nn.functional.interpolate(pixels, (16, 16), mode="bilinear", align_corners=False)
     assert labels.allclose(teacher(larger), atol=1e-5)
