@@ -29,6 +29,13 @@ def sweep(
             help="Values to try for a key of every recipe; may be repeated.",
         ),
     ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=V1,V2",
+            help="Values to try one at a time, beside the recipe as it is; may be repeated.",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Of the section in the results; default: the recipe's, if it is one."),
@@ -52,19 +59,24 @@ def sweep(
     project = needed_project()
     paths = [recipe_file(word) for word in recipes]
     chosen = dict(parse_setting(text) for text in settings or ())
+    alone = dict(parse_setting(text, "--vary") for text in vary or ())
     printer = output()
     if dry_run:
-        variants = plan_sweep(paths, project.state, seeds=seeds, settings=chosen)
+        variants = plan_sweep(paths, project.state, seeds=seeds, settings=chosen, alone=alone)
         for variant in variants:
             printer.say(shown(variant.path))
         printer.say(f"{len(variants)} variants are valid; nothing was built")
         return
     title = _section(name, paths)
     with printer.reporter() as reporter:
-        table = run_sweep(paths, project, seeds=seeds, settings=chosen, reporter=reporter)
+        table = run_sweep(
+            paths, project, seeds=seeds, settings=chosen, alone=alone, reporter=reporter
+        )
     parts = ["distillhub", "sweep", *recipes, "--seeds", str(seeds)]
     for text in settings or ():
         parts += ["--set", text]
+    for text in vary or ():
+        parts += ["--vary", text]
     if name is not None:
         parts += ["--name", name]
     command = quoted(*parts)

@@ -71,6 +71,7 @@ def markdown(name: str, command: str, table: SweepTable) -> str:
         *(["data"] if len(sources) > 1 else []),
         *([] if "ipc" in varied else ["ipc"]),
         *varied,
+        *(["change"] if table.alone else []),
         "protocol",
         "student",
         *(title for title, _ in shown),
@@ -84,8 +85,15 @@ def markdown(name: str, command: str, table: SweepTable) -> str:
         place = [row.recipe, *([row.source] if len(sources) > 1 else [])]
         place += [] if "ipc" in varied else [str(row.ipc)]
         place += [row.setting.get(key, "") for key in varied]
+        place += [_change(row, table.alone)] if table.alone else []
         lines.append(_line([*place, *_cells(row, [metrics for _, metrics in shown])]))
     return "\n".join([*lines, "", *_notes(table), ""])
+
+
+def _change(row: Row, alone: Sequence[str]) -> str:
+    """What a row has changed of the keys that are tried one at a time."""
+    said = [f"{key}: {row.setting[key]}" for key in alone if key in row.setting]
+    return said[0] if said else "" if row.kind == "random" else "none"
 
 
 def _cells(row: Row, columns: Sequence[tuple[str, ...]]) -> list[str]:

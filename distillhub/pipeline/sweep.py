@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -15,7 +16,7 @@ from distillhub.evaluation.intervals import spread, spread_within
 from distillhub.pipeline.building import build
 from distillhub.pipeline.project import Project
 from distillhub.pipeline.reporting import Reporter
-from distillhub.pipeline.variants import Variant, plan_sweep, said, word
+from distillhub.pipeline.variants import Choices, Variant, plan_sweep, said, word
 from distillhub.records.report import Arm, Comparison, EvalReport, Regime, loads
 from distillhub.spec import Spec
 
@@ -78,6 +79,8 @@ class SweepTable(Spec):
     recipes: tuple[str, ...]
     seeds: tuple[int, ...]
     keys: tuple[str, ...]
+    alone: tuple[str, ...] = ()
+    """Keys of which a row changes at most one."""
     rows: tuple[Row, ...]
     full: dict[str, Figure] = Field(default_factory=dict)
     """Accuracy on all real images, by `<data set>, <student>, <protocol>`."""
@@ -98,7 +101,8 @@ def run_sweep(
     project: Project,
     *,
     seeds: int,
-    settings: Mapping[str, Sequence[object]],
+    settings: Choices,
+    alone: Choices = MappingProxyType({}),
     reporter: Reporter,
     on_built: Callable[[Variant, Path], None] | None = None,
 ) -> SweepTable:
@@ -109,6 +113,7 @@ def run_sweep(
         project: Whose scratch space, networks and sources are used.
         seeds: How many synthesis seeds.
         settings: Values to try per dotted key, in every recipe.
+        alone: Values that are tried one at a time.
         reporter: Told how it goes.
         on_built: Called with each finished dataset.
 
@@ -116,7 +121,7 @@ def run_sweep(
         RecipeError: If a variant cannot be built; nothing was started.
         PipelineError: If a stage failed; what was finished is kept.
     """
-    variants = plan_sweep(recipes, project.state, seeds=seeds, settings=settings)
+    variants = plan_sweep(recipes, project.state, seeds=seeds, settings=settings, alone=alone)
     built: list[tuple[Variant, Path]] = []
     for number, variant in enumerate(variants, 1):
         words = [variant.recipe, *filter(None, [said(variant.setting)]), f"seed {variant.seed}"]
@@ -132,10 +137,15 @@ def run_sweep(
         built.append((variant, folder))
         if on_built is not None:
             on_built(variant, folder)
-    return tabulate(tuple(settings), built)
+    return tabulate(tuple(settings), built, alone=tuple(alone))
 
 
-def tabulate(keys: tuple[str, ...], built: Sequence[tuple[Variant, Path]]) -> SweepTable:
+def tabulate(
+    keys: tuple[str, ...],
+    built: Sequence[tuple[Variant, Path]],
+    *,
+    alone: tuple[str, ...] = (),
+) -> SweepTable:
     """Means over seeds and runs, from the reports of finished datasets.
 
     Rows that can be compared stand together, the random images first: same data, images per class,
@@ -159,6 +169,7 @@ def tabulate(keys: tuple[str, ...], built: Sequence[tuple[Variant, Path]]) -> Sw
         recipes=tuple(dict.fromkeys(variant.recipe for variant, _ in built)),
         seeds=tuple(dict.fromkeys(variant.seed for variant, _ in built)),
         keys=keys,
+        alone=alone,
         rows=tuple(rows),
         full={m.full[0]: _drawn_anew(m.full[1]) for m in measured if m.full is not None},
         device=", ".join(sorted({_device(folder) for _, folder in built})),

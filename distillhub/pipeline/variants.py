@@ -7,8 +7,9 @@ one that asks for more values or seeds reuses what an earlier one built.
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ruamel.yaml import YAML
@@ -39,7 +40,7 @@ class Variant(NamedTuple):
     path: Path
 
 
-def parse_setting(text: str) -> tuple[str, list[object]]:
+def parse_setting(text: str, option: str = "--set") -> tuple[str, list[object]]:
     """`method.iterations=100,500` as a key and its values, each read as YAML.
 
     Raises:
@@ -47,18 +48,27 @@ def parse_setting(text: str) -> tuple[str, list[object]]:
     """
     key, separator, values = text.partition("=")
     if not separator or not key.strip() or not values.strip():
-        raise UsageError(f"'{text}' is not a setting", where="--set", mend="write key=value,value")
+        raise UsageError(f"'{text}' is not a setting", where=option, mend="write key=value,value")
     try:
         content = YAML(typ="safe", pure=True).load(f"[{values}]")
     except YAMLError as error:
         raise UsageError(
-            f"'{values}' cannot be read: {str(error).splitlines()[0]}", where=f"--set {key}"
+            f"'{values}' cannot be read: {str(error).splitlines()[0]}", where=f"{option} {key}"
         ) from error
     return key.strip(), list(content)
 
 
+Choices = Mapping[str, Sequence[object]]
+"""Values to try per dotted key."""
+
+
 def plan_sweep(
-    recipes: Sequence[Path], state: Path, *, seeds: int, settings: Mapping[str, Sequence[object]]
+    recipes: Sequence[Path],
+    state: Path,
+    *,
+    seeds: int,
+    settings: Choices,
+    alone: Choices = MappingProxyType({}),
 ) -> list[Variant]:
     """Write and validate the recipes of all variants; nothing is built.
 
@@ -67,20 +77,25 @@ def plan_sweep(
         state: The scratch folder of the project.
         seeds: How many synthesis seeds, counted on from each recipe's.
         settings: Values to try per dotted key, in every recipe; every combination is one row.
+        alone: Values that are tried one at a time, beside each of those rows.
 
     Raises:
         RecipeError: With the faults of all variants.
-        UsageError: If a key leads nowhere, or two recipes have the same name.
+        UsageError: If a key leads nowhere or is given twice, or two recipes have the same name.
     """
     stems = [recipe.stem for recipe in recipes]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
         raise UsageError(f"{twice[0]} is named twice", where="sweep", mend="name each recipe once")
+    both = sorted(settings.keys() & alone.keys())
+    if both:
+        raise UsageError(
+            f"{both[0]} is both set and varied", where="--vary", mend="give it to one of them"
+        )
     variants: list[Variant] = []
     faults: list[Fault] = []
     for recipe in recipes:
-        for values in itertools.product(*settings.values()):
-            setting = dict(zip(settings, values, strict=True))
+        for setting in _combined(settings, alone):
             for number in range(seeds):
                 variant, wrong = _write(recipe, state, setting, number)
                 variants.append(variant)
@@ -88,6 +103,15 @@ def plan_sweep(
     if faults:
         raise RecipeError.of(dict.fromkeys(faults))
     return variants
+
+
+def _combined(settings: Choices, alone: Choices) -> Iterator[dict[str, object]]:
+    """Every combination of `settings`, as it is and with each single change of `alone`."""
+    for values in itertools.product(*settings.values()):
+        setting = dict(zip(settings, values, strict=True))
+        yield setting
+        for key, changes in alone.items():
+            yield from ({**setting, key: change} for change in changes)
 
 
 def said(setting: Setting) -> str:
@@ -171,6 +195,8 @@ def _on(block: object, bases: Mapping[str, Path], folder: Path) -> object:
     def on(value: object) -> object:
         if isinstance(value, list):
             return [on(part) for part in value]
+        if isinstance(value, dict):
+            return {key: on(part) for key, part in value.items()}
         if isinstance(value, str) and value in bases:
             return os.path.relpath(str(bases[value]), str(folder))
         return value

@@ -10,7 +10,7 @@ from distillhub.errors import RecipeError, UsageError
 from distillhub.pipeline.bases import chain
 from distillhub.pipeline.results import markdown, write_results
 from distillhub.pipeline.sweep import Figure, Row, SweepTable, tabulate
-from distillhub.pipeline.variants import SEED_STRIDE, Variant, parse_setting, plan_sweep
+from distillhub.pipeline.variants import SEED_STRIDE, Variant, _on, parse_setting, plan_sweep
 from distillhub.recipe.loading import load_recipe
 from distillhub.records.report import EvalReport, dumps
 from tests.unit.packaging import sample
@@ -63,6 +63,32 @@ def test_every_combination_has_every_seed(recipe, tmp_path):
 
     assert len(variants) == 12
     assert {v.seed for v in variants} == {5, 5 + SEED_STRIDE, 5 + 2 * SEED_STRIDE}
+
+
+def test_single_changes_stand_beside_every_combination(recipe, tmp_path):
+    variants = plan_sweep(
+        [recipe],
+        tmp_path / "state",
+        seeds=1,
+        settings={"ipc": [1, 2]},
+        alone={"method.iterations": [3, 4], "method.lr_img": [0.5]},
+    )
+
+    assert [dict(variant.setting) for variant in variants] == [
+        {"ipc": ipc, **change}
+        for ipc in (1, 2)
+        for change in (
+            {},
+            {"method.iterations": 3},
+            {"method.iterations": 4},
+            {"method.lr_img": 0.5},
+        )
+    ]
+
+
+def test_a_key_that_is_set_cannot_be_varied_too(recipe, tmp_path):
+    with pytest.raises(UsageError, match="both set and varied"):
+        plan_sweep([recipe], tmp_path / "s", seeds=1, settings={"ipc": [1]}, alone={"ipc": [2]})
 
 
 def test_a_variant_says_what_its_setting_says_and_nothing_else(recipe, tmp_path):
@@ -138,6 +164,12 @@ method:
   {name: doping, version: 1, base: tiny, student: {protocol: smoke-cpu-1}, label_source: "true"}
 card: {license: cc-by-4.0}
 """
+
+
+def test_a_base_named_inside_a_block_is_found_from_the_sweeps_folder(recipe, tmp_path):
+    block = {"name": "edc", "init": {"kind": "build", "build": "tiny"}}
+    moved = _on(block, {"tiny": recipe}, tmp_path / "state")
+    assert moved == {"name": "edc", "init": {"kind": "build", "build": "../tiny.yaml"}}
 
 
 def test_what_a_variant_rests_on_has_its_synthesis_seed(recipe, tmp_path):
@@ -265,6 +297,18 @@ def test_only_keys_that_differ_have_a_column():
 
     assert "method.cfg" not in markdown("tiny", "", table(first, second))
     assert "| tiny | 1 | 4 |" in markdown("tiny", "", table(first, other))
+
+
+def test_single_changes_share_one_column():
+    plain, changed = row(0.9, None), row(0.8, None)
+    other = changed.model_copy(update={"setting": {"method.cfg": "2", "ipc": "3"}})
+    both = table(plain, other).model_copy(update={"alone": ("ipc",)})
+
+    text = markdown("tiny", "", both)
+
+    assert "| images | ipc | change | protocol |" in text
+    assert "| tiny | 1 | none | digits-1 |" in text
+    assert "| tiny | 1 | ipc: 3 | digits-1 |" in text
 
 
 def test_columns_that_nothing_fills_are_left_out():
