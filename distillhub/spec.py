@@ -2,15 +2,43 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 
 class Spec(BaseModel):
     """A frozen record whose unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GrownSpec(Spec):
+    """A record with fields that came later, which are written only where they say something.
+
+    Keys and files made before there were such fields therefore stay as they are.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are left out at their default."""
+
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {
+            key: value
+            for key, value in content.items()
+            if key not in self.LATER
+            or getattr(self, key) != fields[key].get_default(call_default_factory=True)
+        }
 
 
 def _not_a_percentage(value: object) -> object:

@@ -177,7 +177,7 @@ def _step(
     hidden = torch.rand(len(x0), generator=generator) < spec.label_dropout
     labels = labels.masked_fill(hidden, len(data.class_names))
     for group in parts.optimizer.param_groups:
-        group["lr"] = spec.lr * learning_rate_factor(spec, step)
+        group["lr"] = spec.lr * learning_rate_factor(spec, step, spec.steps)
     with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
         loss = training_loss(
             parts.net,

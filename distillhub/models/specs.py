@@ -1,11 +1,11 @@
 """Which network, with which weights, or how it is to be trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from distillhub.models.dit_arch import parse_dit
-from distillhub.spec import Fraction, Spec
+from distillhub.spec import Fraction, GrownSpec, Spec
 
 Arch = Annotated[str, Field(min_length=1)]
 """Name of an architecture: `convnet3`, `convnet3-w32-bn`, `resnet18`, `timm:resnet50`, ...
@@ -14,9 +14,10 @@ Arch = Annotated[str, Field(min_length=1)]
 """
 
 
-class ModelSpec(Spec):
+class ModelSpec(GrownSpec):
     """A network with existing weights, pinned by content."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"top1"})
     kind: Literal["pretrained"] = "pretrained"
     arch: Arch
     weights: str
@@ -28,15 +29,24 @@ class ModelSpec(Spec):
 
     None: ImageNet-1k order for 1000 outputs, else the data set's.
     """
+    top1: Fraction | None = None
+    """Accuracy that the weights are known for, as a fraction; far less on the held-out images of
+    the data set is refused, since then the order of the classes is another one."""
 
 
-class TrainSpec(Spec):
+class TrainSpec(GrownSpec):
     """A network and how it is trained on the real training split, its held-out part excluded."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"epochs", "checkpoint_epoch"})
     kind: Literal["train"] = "train"
     arch: Arch
-    steps: int = Field(default=1000, gt=0)
-    """Optimizer steps."""
+    steps: int | None = Field(default=1000, gt=0)
+    """Optimizer steps; null where `epochs` are given."""
+    epochs: int | None = Field(default=None, gt=0)
+    """The length in epochs, in place of `steps`; the incomplete last batch of one is dropped."""
+    checkpoint_epoch: int | None = Field(default=None, gt=0)
+    """The weights after this epoch are the result, under the schedule of all `epochs`; null: the
+    last one."""
     batch: int = Field(default=128, gt=0)
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: float = Field(default=1e-3, gt=0)
@@ -57,6 +67,46 @@ class TrainSpec(Spec):
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is autocast; weights stay float32."""
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_in_place_of_steps(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("epochs") is not None:
+            return {"steps": None, **content}
+        return content
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainSpec":
+        if (self.steps is None) == (self.epochs is None):
+            both = "both are given" if self.epochs is not None else "both are null"
+            raise ValueError(f"the length is given by steps or by epochs; {both}")
+        last = self.checkpoint_epoch
+        if last is not None and self.epochs is None:
+            raise ValueError(
+                "checkpoint_epoch counts epochs; give the length in epochs, not in steps"
+            )
+        if last is not None and self.epochs is not None and last > self.epochs:
+            raise ValueError(
+                f"checkpoint_epoch is {last} but there are {self.epochs} epochs; "
+                f"set it to {self.epochs} or less, or to null"
+            )
+        return self
+
+    def epoch_steps(self, images: int) -> int:
+        """Whole batches of an epoch of so many images; a set smaller than a batch is one batch."""
+        return images // min(self.batch, images)
+
+    def total_steps(self, images: int) -> int:
+        """Steps that the schedule is made for, with so many training images."""
+        if self.steps is not None:
+            return self.steps
+        return (self.epochs or 0) * self.epoch_steps(images)
+
+    def taken_steps(self, images: int) -> int:
+        """Steps after which the weights are taken, with so many training images."""
+        if self.checkpoint_epoch is None:
+            return self.total_steps(images)
+        return self.checkpoint_epoch * self.epoch_steps(images)
 
 
 class FileFacts(Spec):

@@ -113,15 +113,16 @@ def train(
     if average is not None:
         parts["ema"] = average
     done = restore(state, **parts)
+    total, last = spec.total_steps(len(data)), spec.taken_steps(len(data))
     watch = Watch(spec.arch, device)
     classifier.train()
-    for step, rows in _batches(spec, len(data), start=done):
+    for step, rows in _batches(spec, len(data), start=done, stop=last):
         images = augment(
             data.images(rows).to(device), spec.augment, seed=derive_seed(spec.seed, "augment", step)
         )
         labels = data.labels[rows].to(device)
         for group in optimizer.param_groups:
-            group["lr"] = spec.lr * learning_rate_factor(spec, step)
+            group["lr"] = spec.lr * learning_rate_factor(spec, step, total)
         with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
             logits = classifier(images)
         loss = cross_entropy(logits.float(), labels, smoothing=spec.label_smoothing)
@@ -131,21 +132,19 @@ def train(
         if average is not None and spec.ema is not None:
             _follow(average, classifier, decay=spec.ema if step > 0 else 0.0)
         watch.add(step, loss.detach())
-        yield Progress(
-            step + 1, spec.steps, {"loss": watch.last}, _snapshot(step + 1, parts, watch)
-        )
+        yield Progress(step + 1, last, {"loss": watch.last}, _snapshot(step + 1, parts, watch))
     watch.look()
     result = (classifier if average is None else average).freeze()
     top1 = None if held_out is None else accuracy(result, held_out, device=device)
-    return Trained(result, top1, spec.steps)
+    return Trained(result, top1, last)
 
 
-def learning_rate_factor(spec: TrainSpec | GeneratorTrainSpec, step: int) -> float:
-    """Share of `spec.lr` in a step, counted from 0."""
-    rise = round(spec.warmup * spec.steps)
-    if spec.schedule == "constant" or rise >= spec.steps:
+def learning_rate_factor(spec: TrainSpec | GeneratorTrainSpec, step: int, total: int) -> float:
+    """Share of `spec.lr` in a step, counted from 0, of a schedule of `total` steps."""
+    rise = round(spec.warmup * total)
+    if spec.schedule == "constant" or rise >= total:
         return warmup(step, rise)
-    return warmup_cosine(step, spec.steps, warmup_steps=rise)
+    return warmup_cosine(step, total, warmup_steps=rise)
 
 
 def augment(images: Tensor, how: str, *, seed: int) -> Tensor:
@@ -235,12 +234,11 @@ def _snapshot(
     return snapshot
 
 
-def _batches(spec: TrainSpec, size: int, *, start: int) -> Iterator[tuple[int, Tensor]]:
+def _batches(spec: TrainSpec, size: int, *, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
     """(step, rows [batch]) from step `start` on; a set smaller than a batch is one batch."""
-    batch = min(spec.batch, size)
-    per_epoch = size // batch
+    batch, per_epoch = min(spec.batch, size), spec.epoch_steps(size)
     order, known = torch.empty(0, dtype=torch.int64), -1
-    for step in range(start, spec.steps):
+    for step in range(start, stop):
         epoch, place = divmod(step, per_epoch)
         if epoch != known:
             generator = torch.Generator().manual_seed(derive_seed(spec.seed, "epoch", epoch))

@@ -96,8 +96,9 @@ class Pricing(NamedTuple):
             if isinstance(spec, TrainSpec):
                 rate = self.rates.training(spec.arch, self._shape, classes, spec.batch)
                 flops = 3 * spec.batch * self._flops(spec.arch)
-                work = f"train {role}, {spec.steps:,} steps of {spec.arch}"
-                yield Task("models", work, spec.steps, flops, rate, kernels=TRAIN_KERNELS)
+                steps = spec.taken_steps(rows - round(recipe.dataset.holdout * rows))
+                work = f"train {role}, {steps:,} steps of {spec.arch}"
+                yield Task("models", work, steps, flops, rate, kernels=TRAIN_KERNELS)
             held_out = recipe.dataset.holdout * rows
             yield self._look("models", f"score {role} on held-out images", spec.arch, held_out)
         generator = recipe.generator

@@ -1,10 +1,11 @@
 """How soft labels are made and stored: `relabel:` of a recipe."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from distillhub.spec import Fraction, Spec
+from distillhub.spec import Fraction, GrownSpec, Spec
 
 
 class ViewSpec(Spec):
@@ -33,11 +34,14 @@ class ViewSpec(Spec):
         return self
 
 
-class RelabelSpec(Spec):
+class RelabelSpec(GrownSpec):
     """Soft labels from the recipe's networks."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"observers"})
     by: Literal["teacher", "observers"] = "teacher"
-    """`observers`: the mean of all observers' logits."""
+    """`observers`: the mean of their logits. Labels made online come from the same networks."""
+    observers: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
+    """Which of the recipe's observers, counted from 0."""
     views: ViewSpec | None = None
     """None: one whole-image view without geometry."""
     count: Annotated[int, Field(gt=0, le=1024)] | Literal["budget"] = "budget"
@@ -52,9 +56,37 @@ class RelabelSpec(Spec):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
+    def _observers_once(self) -> "RelabelSpec":
+        if self.observers == "all":
+            return self
+        if self.by != "observers":
+            raise ValueError("observers are named, but by is teacher; set by: observers")
+        if not self.observers or len(set(self.observers)) < len(self.observers):
+            raise ValueError(f"observers is {list(self.observers)}; name each at most once, or all")
+        return self
+
+    @model_validator(mode="after")
     def _views_for_many(self) -> "RelabelSpec":
         if self.views is None and self.count not in (1, "budget"):
             raise ValueError(
                 f"{self.count} views per image need a views: block; without one there is one view"
             )
         return self
+
+
+def labelling_roles(relabel: RelabelSpec | None, roles: Sequence[str]) -> tuple[str, ...]:
+    """The networks that give soft labels, stored and online.
+
+    Args:
+        relabel: None: no labels are stored; a teacher gives labels online nevertheless.
+        roles: Of all networks of the recipe: "teacher", "observer-0", ...
+
+    Returns:
+        Roles in the order in which their logits are averaged; none where nothing can give labels.
+    """
+    if relabel is None or relabel.by == "teacher":
+        return tuple(role for role in roles if role == "teacher")
+    if relabel.observers != "all":
+        return tuple(f"observer-{index}" for index in relabel.observers)
+    found = (role for role in roles if role.startswith("observer-"))
+    return tuple(sorted(found, key=lambda role: int(role.removeprefix("observer-"))))

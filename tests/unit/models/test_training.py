@@ -157,7 +157,7 @@ def test_the_average_of_one_step_is_that_step():
 def test_cosine_with_warmup_rises_then_falls_to_almost_nothing():
     spec = TrainSpec(arch="mlp", steps=10, warmup=0.2)
 
-    factors = [learning_rate_factor(spec, step) for step in range(10)]
+    factors = [learning_rate_factor(spec, step, 10) for step in range(10)]
 
     assert factors[:3] == [0.5, 1.0, 1.0]
     assert factors[-1] == pytest.approx(0.038, abs=1e-3)  # (1 + cos(7/8 pi)) / 2
@@ -166,7 +166,7 @@ def test_cosine_with_warmup_rises_then_falls_to_almost_nothing():
 def test_constant_without_warmup_is_one():
     spec = TrainSpec(arch="mlp", steps=10, schedule="constant")
 
-    assert {learning_rate_factor(spec, step) for step in range(10)} == {1.0}
+    assert {learning_rate_factor(spec, step, 10) for step in range(10)} == {1.0}
 
 
 def test_no_augmentation_is_the_same_object():
