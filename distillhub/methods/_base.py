@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
 from pydantic import Field, JsonValue
@@ -148,6 +148,9 @@ class Workbench(Protocol):
     def network(self, role: str) -> Classifier:
         """A network of the recipe, frozen, on the device: "teacher", "observer-0", ..."""
 
+    def weights(self, role: str) -> str:
+        """The sha256 of the weights of a network of the recipe."""
+
     def diffusion(self) -> Diffusion:
         """The recipe's `generator:`, frozen, on the device; made once per process."""
 
@@ -158,6 +161,24 @@ class Workbench(Protocol):
         """A folder built once by `build(empty folder)`.
 
         All recipes with the same name, key and data pin share it.
+        """
+
+    def grown(
+        self,
+        name: str,
+        key: dict[str, object],
+        grow: Callable[[State | None], Generator[Progress, None, Callable[[Path], None]]],
+        state: State | None,
+    ) -> Generator[Progress, None, Path]:
+        """As `resource`, for work that reports progress and can go on where it was cut.
+
+        Args:
+            name: As in `resource`.
+            key: As in `resource`.
+            grow: Is given its own last snapshot, and returns what writes the result into an empty
+                folder.
+            state: A snapshot that this generator reported; any other is left alone. Those of a
+                method itself are told apart by `ops.progress.own`.
         """
 
     def artifact(self, base: str) -> DistilledSet:
@@ -228,6 +249,11 @@ class Method(Spec):
     def by_reference(self) -> bool:
         """Whether real images are published by name and digest, without pixels."""
         return False
+
+    def settled(self, target: Target) -> Self:
+        """The same with what depends on the target written out; a resolved recipe holds this."""
+        del target
+        return self
 
     @abstractmethod
     def plan(self, target: Target) -> Iterator[Group]:

@@ -10,7 +10,7 @@ channels, no clipping of the predicted image.
 
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distillhub.methods._base import Cost, CostPart, Method, Paper, Synthesis, Workbench
 from distillhub.ops.diffusion import Schedule
-from distillhub.ops.latin import LATTICE_MIN, StartNoise, start_noise
+from distillhub.ops.latin import LATTICE_MIN, StartNoise, settled_noise, start_noise
 from distillhub.ops.progress import Progress, State, capture, restore
 from distillhub.units import Group, Target, WorkUnit, by_class
 
@@ -52,6 +52,11 @@ class DiT(Method):
     def needs(self) -> tuple[str, ...]:
         """The transformer."""
         return ("generator",)
+
+    def settled(self, target: Target) -> Self:
+        """`auto` noise written out."""
+        noise = settled_noise(self.init_noise, target.ipc)
+        return self.model_copy(update={"init_noise": noise})
 
     def plan(self, target: Target) -> Iterator[Group]:
         """One class each."""

@@ -14,7 +14,7 @@ says which one is followed.
 
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, JsonValue, model_validator
@@ -25,7 +25,7 @@ from distillhub.methods._base import Cost, Method, Paper, Synthesis, Workbench
 from distillhub.methods._nopt import NoptSpec, Sampling, Targets
 from distillhub.methods._nopt_cost import cost_parts
 from distillhub.ops.diffusion import Posterior, Schedule
-from distillhub.ops.latin import LATTICE_MIN, StartNoise, start_noise
+from distillhub.ops.latin import LATTICE_MIN, StartNoise, settled_noise, start_noise
 from distillhub.ops.nopt import NoiseSearch, Objective, Weights, da_loss, df_loss
 from distillhub.ops.nopt import Target as Goal
 from distillhub.ops.progress import Progress, State, capture, restore
@@ -97,6 +97,11 @@ class DsCo(Method):
     def start(self) -> StartNoise:
         """The kind of the first latents."""
         return "gaussian" if self.nopt.mode == "df" else self.init_noise
+
+    def settled(self, target: Target) -> Self:
+        """`auto` noise written out."""
+        noise = settled_noise(self.start, target.ipc)
+        return self.model_copy(update={"init_noise": noise})
 
     def plan(self, target: Target) -> Iterator[Group]:
         """One class each: NOpt sees all samples of a class, and no other class."""

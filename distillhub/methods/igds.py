@@ -12,7 +12,7 @@ and what is ours is said in `IGDS.notes`, and in `ops.information` for each piec
 
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -33,7 +33,7 @@ from distillhub.methods._scores import ContextSpec, PrototypeSpec
 from distillhub.models.latent_nets import LatentNetSpec, forward_flops, probe, training_steps
 from distillhub.ops.diffusion import Posterior, Schedule, deterministic
 from distillhub.ops.information import context_weight
-from distillhub.ops.latin import LATTICE_MIN, StartNoise, start_noise
+from distillhub.ops.latin import LATTICE_MIN, StartNoise, settled_noise, start_noise
 from distillhub.ops.progress import Progress, State, capture, restore
 from distillhub.units import Group, Target, WorkUnit, by_class
 
@@ -85,6 +85,11 @@ class IGDS(Method):
     def needs(self) -> tuple[str, ...]:
         """The transformer and, for scores on pixels, the teacher."""
         return ("generator", "teacher") if self.prototype.space == "pixel" else ("generator",)
+
+    def settled(self, target: Target) -> Self:
+        """`auto` noise written out."""
+        noise = settled_noise(self.init_noise, target.ipc)
+        return self.model_copy(update={"init_noise": noise})
 
     def plan(self, target: Target) -> Iterator[Group]:
         """One class each."""

@@ -33,11 +33,18 @@ def lattice(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tenso
     return quantiles[order]
 
 
+def settled_noise(kind: StartNoise, n: int) -> StartNoise:
+    """What `auto` means for n samples of a class; the others mean themselves."""
+    if kind != "auto":
+        return kind
+    return "lattice" if n >= LATTICE_MIN else "gaussian"
+
+
 def start_noise(
     kind: StartNoise, n: int, shape: tuple[int, ...], generator: torch.Generator
 ) -> Tensor:
     """The first latents of a class, [n, *shape]."""
-    if kind == "lattice" or (kind == "auto" and n >= LATTICE_MIN):
+    if settled_noise(kind, n) == "lattice":
         return lattice(n, shape, generator)
     return torch.randn((n, *shape), generator=generator)
 

@@ -122,6 +122,7 @@ def resolve(recipe: Recipe, path: Path, project: Project, kept: DataPin | None) 
     return ResolvedRecipe(
         **{
             **fields,
+            "method": recipe.method.settled(pinned.target),
             "teacher": teacher,
             "observers": tuple(observers),
             "generator": generator,

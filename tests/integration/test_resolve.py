@@ -136,3 +136,25 @@ def test_what_the_data_make_impossible_is_told_before_any_work(project, old, new
 
     with pytest.raises(RecipeError, match=sentence):
         resolved(project)
+
+
+@pytest.mark.parametrize(
+    ("ipc", "method", "written"),
+    [
+        (5, "{name: dsco, version: 1}", "lattice"),
+        (4, "{name: dsco, version: 1}", "gaussian"),
+        (5, "{name: dsco, version: 1, nopt: {mode: df}}", "gaussian"),
+        (6, "{name: dit, version: 1, init_noise: auto}", "lattice"),
+        (6, "{name: igds, version: 1, init_noise: auto}", "lattice"),
+        (6, "{name: dit, version: 1}", "gaussian"),
+    ],
+)
+def test_the_noise_that_auto_stands_for_is_written_out(project, ipc, method, written):
+    text = PHOTOS.replace("ipc: 2", f"ipc: {ipc}\ngenerator: {{arch: dit-w8-d1-h1-p2}}")
+    text = text.replace("{name: random, version: 1}", method)
+    if "igds" in method:
+        text += "teacher: {arch: mlp}\n"
+    project.recipe("photos").write_text(text, encoding="utf-8")
+
+    assert resolved(project).method.init_noise == written
+    assert load_resolved(project.resolved("photos")).method.init_noise == written
