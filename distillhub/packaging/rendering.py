@@ -112,7 +112,7 @@ def render(report: EvalReport) -> str:
             others=tables[1:],
             expected=[part.expected for part in report.comparisons if part.expected],
             cross=_cross(report),
-            teacher=next((t for t in report.method.teacher if t.role == "teacher"), None),
+            labellers=[t for t in report.method.teacher if t.role in _labelling(report)],
             details=_details(report.headline),
             energy=_energy(report),
             limits=limits(report),
@@ -120,6 +120,11 @@ def render(report: EvalReport) -> str:
         )
     )
     return text.rstrip("\n") + "\n"
+
+
+def _labelling(report: EvalReport) -> tuple[str, ...]:
+    """Roles of the networks that give the soft labels."""
+    return report.labels.networks or ("teacher",)
 
 
 def front_matter(report: EvalReport, card: CardBlock) -> str:

@@ -6,7 +6,7 @@ a sweep are trained once for all methods in this way.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def run_key(
     dataset: SourceSpec,
     package: Path | None,
     *,
-    teacher: str | None,
+    labellers: Sequence[str],
     device: torch.device,
 ) -> str:
     """All that the result of a run depends on, as a digest.
@@ -68,7 +68,8 @@ def run_key(
         planned: Student, seed, arm.
         dataset: Pinned; says what it is tested on.
         package: Folder of the packaged set; None: the real training images.
-        teacher: sha256 of the teacher's weights; counts where batches are labelled online.
+        labellers: sha256 of the weights of each network that labels batches online; they count
+            where batches are.
         device: Where it trains.
     """
     pin = dataset.pinned
@@ -85,12 +86,17 @@ def run_key(
         tested,
         planned.model_dump(mode="json"),
         protocol_of(planned).sha256,
-        teacher if planned.regime == "soft_online" else None,
+        _identity(labellers) if planned.regime == "soft_online" else None,
         device_name(device),
         threads(),
         torch.__version__,
         CODE["evaluate"],
     )
+
+
+def _identity(labellers: Sequence[str]) -> object:
+    """Of one network, its digest alone, as before there were several."""
+    return labellers[0] if len(labellers) == 1 else list(labellers)
 
 
 def remembered(run: StageRun, planned: PlannedRun, key: str, make: Callable[[], Run]) -> Run:

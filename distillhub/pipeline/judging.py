@@ -26,7 +26,6 @@ from distillhub.evaluation.runner import run as evaluation_run
 from distillhub.evaluation.specs import EvalSpec
 from distillhub.evaluation.summary import summarize
 from distillhub.methods.random import draw
-from distillhub.models import weights
 from distillhub.models.classifier import Classifier
 from distillhub.ops.formation import pack
 from distillhub.packaging.card import CardInputs, build_card
@@ -35,7 +34,13 @@ from distillhub.packaging.provenance import BuildFacts, Dependency
 from distillhub.pipeline.checkpoint import drive, threads
 from distillhub.pipeline.files import replaced_folder, write_json
 from distillhub.pipeline.finished import remembered, run_key
-from distillhub.pipeline.making import StoredImages, soft_labels, training_key, write_package
+from distillhub.pipeline.making import (
+    StoredImages,
+    labelling_networks,
+    soft_labels,
+    training_key,
+    write_package,
+)
 from distillhub.pipeline.mixing import blocks_of
 from distillhub.pipeline.naming import with_pixels
 from distillhub.pipeline.run import StageRun, device_name, versions
@@ -60,7 +65,7 @@ from distillhub.records.report import (
     TeacherBlock,
 )
 from distillhub.relabel.files import read_labels
-from distillhub.relabel.spec import RelabelSpec
+from distillhub.relabel.spec import RelabelSpec, labelling_roles
 from distillhub.units import derive_seed
 
 RUNS = "runs.json"
@@ -78,6 +83,7 @@ def evaluate(
 ) -> None:
     """Train and test every student on every arm; finished runs are kept one by one."""
     pin, syn, networks = dataset.pinned, run.reads("package"), _networks(run)
+    labelling = labelling_roles(relabel, list(networks))
     opened = functools.lru_cache(maxsize=2)(
         functools.partial(DistilledSet.open, cache=run.work.path / "arrow")
     )
@@ -87,11 +93,11 @@ def evaluate(
         soft=opened(syn).soft is not None,
         height=pin.height,
         width=pin.width,
-        teacher="teacher" in networks,
+        teacher=bool(labelling),
         mosaics=opened(syn).formation > 1,
     )
     online = any(planned.regime == "soft_online" for planned in plan)
-    labellers = (weights.load(run.reads("models"), "teacher").to(run.device),) if online else ()
+    labellers = labelling_networks(run, relabel) if online else ()
     test = open_split(dataset, "test", run.project.sources_for(dataset)) if plan else None
     real = open_split(dataset, "train", run.project.sources_for(dataset)) if plan else None
 
@@ -113,7 +119,7 @@ def evaluate(
             planned,
             dataset,
             package,
-            teacher=str(networks["teacher"]["sha256"]) if online else None,
+            labellers=[str(networks[role]["sha256"]) for role in labelling],
             device=run.device,
         )
 
@@ -200,7 +206,7 @@ def _twin(
     """
     networks = {} if relabel is None else _networks(run)
     labelling = {
-        role: record["sha256"] for role, record in networks.items() if _gives_labels(role, relabel)
+        role: networks[role]["sha256"] for role in labelling_roles(relabel, list(networks))
     }
     key = fingerprint(
         training_key(dataset),
@@ -235,12 +241,6 @@ def _twin(
         write_package(folder / "package", chosen, labels, dataset, facts)
 
     return stored(run.project.state / "resources", f"twin-{key[:32]}", build) / "package"
-
-
-def _gives_labels(role: str, relabel: RelabelSpec | None) -> bool:
-    """Whether a network of that role gives the soft labels."""
-    by_teacher = relabel is not None and relabel.by == "teacher"
-    return role == "teacher" if by_teacher else role.startswith("observer")
 
 
 # ---- card
@@ -342,6 +342,7 @@ def _report(
             regime="soft_stored" if soft else "hard",
             codec_kl={} if made is None else {"1": made.record.kl_1, "4": made.record.kl_4},
             codec_top1_agreement=None if made is None else made.record.top1_agreement,
+            networks=tuple(role for role in recipe.labelling if role != "teacher"),
         ),
         planned=tuple(planned),
         runs=tuple(runs),

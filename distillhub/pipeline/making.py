@@ -42,7 +42,7 @@ from distillhub.records.references import Reference
 from distillhub.relabel.files import read_labels, write_labels
 from distillhub.relabel.label import Labels
 from distillhub.relabel.label import relabel as make_labels
-from distillhub.relabel.spec import RelabelSpec
+from distillhub.relabel.spec import RelabelSpec, labelling_roles
 from distillhub.units import Slot, Target, WorkUnit, derive_seed
 
 IMAGES = "images.parquet"
@@ -370,8 +370,7 @@ def soft_labels(
     run: StageRun, name: str, spec: RelabelSpec, stored_images: StoredImages, dataset: SourceSpec
 ) -> Labels:
     """Labels of any encoded images: those of the set and, in the same way, of its random twins."""
-    roles = ["teacher"] if spec.by == "teacher" else observers_in(run.reads("models"))
-    teachers = [weights.load(run.reads("models"), role).to(run.device).freeze() for role in roles]
+    teachers = labelling_networks(run, spec)
     pixels = codec.decode(stored_images.content, dataset.pinned.channels)
     labels: Labels = drive(
         lambda state: make_labels(
@@ -392,10 +391,11 @@ def soft_labels(
     return labels
 
 
-def observers_in(models_folder: Path) -> list[str]:
-    """Roles of the observers of a build, in order."""
-    found = [path.stem for path in models_folder.glob("observer-*.safetensors")]
-    return sorted(found, key=lambda role: int(role.removeprefix("observer-")))
+def labelling_networks(run: StageRun, spec: RelabelSpec | None) -> tuple[Classifier, ...]:
+    """The networks of a build that give soft labels, stored and online, on the device."""
+    folder = run.reads("models")
+    roles = labelling_roles(spec, [path.stem for path in folder.glob("*.safetensors")])
+    return tuple(weights.load(folder, role).to(run.device).freeze() for role in roles)
 
 
 def package(

@@ -235,14 +235,13 @@ class Pricing(NamedTuple):
 
     def _labels(self, stage: str, work: str, times: int) -> Iterator[Task]:
         """Soft labels of the set, or of as many random twins."""
-        spec, roles = self.recipe.relabel, list(self.recipe.networks)
+        spec = self.recipe.relabel
         if spec is None or not times:
             if stage == "relabel":
                 yield Task(stage, "hard labels only")
             return
-        teaching = ["teacher"] if spec.by == "teacher" else [r for r in roles if r != "teacher"]
         side = None if spec.views is None else spec.views.size
-        for role in teaching:
+        for role in self.recipe.labelling:
             yield self._look(stage, work, role, times * self._images * self.views, side)
 
     def _look(
@@ -269,7 +268,7 @@ class Pricing(NamedTuple):
             soft=recipe.relabel is not None,
             height=target.height,
             width=target.width,
-            teacher=recipe.teacher is not None,
+            teacher=bool(recipe.labelling),
             mosaics=recipe.method.grid > 1,
         )
         if not runs:
@@ -288,8 +287,9 @@ class Pricing(NamedTuple):
             calls = count * length.steps
             yield Task("evaluate", work, calls, 3 * batch * each, rate, kernels=TRAIN_KERNELS)
             if regime == "soft_online":
-                work = "labels online"
-                yield self._look("evaluate", work, "teacher", calls * batch, protocol.size)
+                for role in recipe.labelling:
+                    looks = calls * batch
+                    yield self._look("evaluate", "labels online", role, looks, protocol.size)
             tested = count * (1 + len(protocol.looks(length))) * (pin.test.rows if pin.test else 0)
             if tested:
                 yield self._look("evaluate", "tests", arch, tested, protocol.size)
@@ -303,7 +303,7 @@ class Pricing(NamedTuple):
         """Whether a run on the real data was made before; others are only known by their images."""
         if planned.arm != "full_hard":
             return False
-        key = run_key(planned, self.recipe.dataset, None, teacher=None, device=self.rates.device)
+        key = run_key(planned, self.recipe.dataset, None, labellers=(), device=self.rates.device)
         return (self.state / "resources" / FOLDER / f"{key[:32]}.json").exists()
 
 

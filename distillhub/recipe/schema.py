@@ -14,7 +14,7 @@ from distillhub.methods._base import Method
 from distillhub.models.checkpoints import license_of
 from distillhub.models.specs import GeneratorSpec, GeneratorTrainSpec, NetworkSpec
 from distillhub.packaging.specs import CardSpec, PackageSpec, PublishSpec
-from distillhub.relabel.spec import RelabelSpec
+from distillhub.relabel.spec import RelabelSpec, labelling_roles
 from distillhub.spec import Spec
 from distillhub.units import Target
 
@@ -74,6 +74,11 @@ class Recipe(Spec):
         roles = {f"observer-{i}": spec for i, spec in enumerate(self.observers)}
         return roles if self.teacher is None else {"teacher": self.teacher, **roles}
 
+    @property
+    def labelling(self) -> tuple[str, ...]:
+        """Roles of the networks that give the soft labels, stored and online."""
+        return labelling_roles(self.relabel, list(self.networks))
+
 
 class ResolvedRecipe(Recipe):
     """What `resolve` writes: every default spelled out, inputs pinned, stage versions added."""
@@ -115,13 +120,14 @@ def contradictions(recipe: Recipe) -> Iterator[Fault]:
             "relabel.by",
             f"add a {recipe.relabel.by}: block, or set relabel: null for hard labels only",
         )
+    yield from _absent_observers(recipe)
     for index, evaluation in enumerate(recipe.evaluate):
         try:
             arms_of(
                 evaluation,
                 "",
                 soft=recipe.relabel is not None,
-                teacher=recipe.teacher is not None,
+                teacher=bool(recipe.labelling),
                 mosaics=recipe.method.grid > 1,
             )
         except ValueError as error:
@@ -130,6 +136,25 @@ def contradictions(recipe: Recipe) -> Iterator[Fault]:
                 f"evaluate.{index}.arms",
                 "add the teacher: or relabel: block that these labels come from, "
                 "or name hard arms only",
+            )
+
+
+def _absent_observers(recipe: Recipe) -> Iterator[Fault]:
+    """Observers named by a number that no entry of `observers:` has."""
+    named: dict[str, object] = {
+        "method.observers": getattr(recipe.method, "observers", None),
+        "method.observer": getattr(recipe.method, "observer", None),
+        "relabel.observers": None if recipe.relabel is None else recipe.relabel.observers,
+    }
+    count = len(recipe.observers)
+    for key, numbers in named.items():
+        listed = numbers if isinstance(numbers, tuple) else (numbers,)
+        absent = [number for number in listed if isinstance(number, int) and number >= count]
+        if absent and count:
+            yield Fault(
+                f"there is no observer {absent[0]}; the recipe has {count}, counted from 0",
+                key,
+                f"name numbers up to {count - 1}, or add an entry to observers:",
             )
 
 

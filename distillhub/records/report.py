@@ -319,6 +319,13 @@ class LabelsBlock(Record):
     codec_top1_agreement: Fraction | None = None
     statistics: dict[str, float] = Field(default_factory=dict)
     """Of the stored labels, to be found again by `verify`."""
+    networks: tuple[str, ...] = ()
+    """Roles whose mean logits they are, stored and online; written where it is not the teacher."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_teacher(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = handler(self)
+        return {k: v for k, v in content.items() if k != "networks" or self.networks}
 
 
 class ProtocolBlock(Record):

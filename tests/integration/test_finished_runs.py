@@ -91,11 +91,11 @@ def planned(regime="hard", **fields):
     return PlannedRun.model_validate({**content, "regime": regime, "seed": 0, **fields})
 
 
-def key_of(built, run, *, teacher="a" * 64, dataset=None, package="package"):
+def key_of(built, run, *, labellers=("a" * 64,), dataset=None, package="package"):
     place = built[1].parent
     source = dataset or load_resolved(built[1] / "recipe" / "resolved.yaml").dataset
     folder = None if package is None else place / package
-    return run_key(run, source, folder, teacher=teacher, device=torch.device("cpu"))
+    return run_key(run, source, folder, labellers=labellers, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_another_run_has_another_key(built, change):
 def test_a_teacher_counts_where_it_labels_the_batches(built):
     online = planned("soft_online", arm="syn_soft_online")
 
-    assert key_of(built, planned()) == key_of(built, planned(), teacher="b" * 64)
-    assert key_of(built, online) != key_of(built, online, teacher="b" * 64)
+    assert key_of(built, planned()) == key_of(built, planned(), labellers=("b" * 64,))
+    assert key_of(built, online) != key_of(built, online, labellers=("b" * 64,))
 
 
 def test_other_test_images_and_the_real_data_have_other_keys(built):

@@ -169,6 +169,69 @@ def test_constant_without_warmup_is_one():
     assert {learning_rate_factor(spec, step, 10) for step in range(10)} == {1.0}
 
 
+EPOCHS = TrainSpec(arch="convnet2-w4", epochs=4, batch=10, lr=1e-2, augment="flip_shift")
+
+
+def test_epochs_are_as_many_steps_as_they_have_whole_batches():
+    reports = list(train(EPOCHS, BrightOrDark(48), None, device=CPU))
+
+    assert [report.done for report in reports] == list(range(1, 17))  # 4 of 48 // 10
+    assert {report.total for report in reports} == {16}
+
+
+def test_epochs_give_the_weights_of_as_many_steps():
+    counted = TrainSpec(arch="convnet2-w4", steps=16, batch=10, lr=1e-2, augment="flip_shift")
+
+    first = finish(train(EPOCHS, BrightOrDark(), None, device=CPU))
+
+    second = finish(train(counted, BrightOrDark(), None, device=CPU))
+    assert all(map(torch.equal, weights(first), weights(second)))
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_checkpoint_of_an_epoch_is_what_the_whole_training_passes_through(ema):
+    whole = EPOCHS.model_copy(update={"ema": ema})
+    part = "net" if ema is None else "ema"
+    passed: State = {}
+    for report in train(whole, BrightOrDark(), None, device=CPU):
+        if report.done == 12 and report.snapshot is not None:
+            passed = report.snapshot()
+
+    third = whole.model_copy(update={"checkpoint_epoch": 3})
+    taken = finish(train(third, BrightOrDark(), None, device=CPU))
+
+    assert taken.steps == 12
+    found = taken.classifier.state_dict()
+    assert all(torch.equal(found[name], passed[f"{part}/{name}"]) for name in found)
+
+
+def test_a_shorter_training_is_not_the_checkpoint_of_a_longer_one():
+    taken = EPOCHS.model_copy(update={"checkpoint_epoch": 3})
+    short = EPOCHS.model_copy(update={"epochs": 3})
+
+    first = finish(train(taken, BrightOrDark(), None, device=CPU))
+
+    second = finish(train(short, BrightOrDark(), None, device=CPU))
+    assert first.steps == second.steps
+    assert not torch.equal(weights(first)[0], weights(second)[0])
+
+
+def test_a_checkpoint_under_a_constant_rate_is_the_shorter_training():
+    taken = EPOCHS.model_copy(update={"checkpoint_epoch": 3, "schedule": "constant"})
+    short = EPOCHS.model_copy(update={"epochs": 3, "schedule": "constant"})
+
+    first = finish(train(taken, BrightOrDark(), None, device=CPU))
+
+    second = finish(train(short, BrightOrDark(), None, device=CPU))
+    assert all(map(torch.equal, weights(first), weights(second)))
+
+
+def test_epochs_of_a_set_smaller_than_a_batch_are_single_steps():
+    spec = TrainSpec(arch="mlp", epochs=5, checkpoint_epoch=2, batch=64)
+
+    assert finish(train(spec, BrightOrDark(6), None, device=CPU)).steps == 2
+
+
 def test_no_augmentation_is_the_same_object():
     images = torch.rand(2, 1, 8, 8)
 

@@ -40,7 +40,20 @@ COUNTS = [
     ("wrn16-2", 3, 32, 100, 703_284, 128),
     ("mobilenetv2", 3, 32, 100, 812_836, 1280),
     ("shufflenetv2-1.0", 3, 32, 100, 1_355_528, 1024),
+    # torchvision's x0_5 has 1 366 792: its stem is 3x3 (648 for 72), its head has 1000 outputs.
+    ("shufflenetv2-0.5", 3, 32, 10, 1_366_792 - 576 - 990 * 1025, 1024),
 ]
+CIFAR_OBSERVERS = {
+    "resnet18": True,
+    "convnet3": False,
+    "mobilenetv2-0.5": True,
+    "wrn16-2": True,
+    "shufflenetv2-0.5": True,
+    "convnet1": False,
+    "convnet2": False,
+    "convnet3-w32": False,
+}
+"""The eight networks that guide EDC at 32 pixels, and whether they have batch norm."""
 
 # Every own family at a small size, all its choices.
 SMALL = [
@@ -262,3 +275,15 @@ def test_kept_outputs_come_in_the_order_asked_for():
 def test_outputs_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match=r"outputs \(4,\) of 4"):
         make("mlp").net.keep_outputs((4,))
+
+
+@pytest.mark.parametrize(("arch", "batch_norm"), CIFAR_OBSERVERS.items())
+def test_the_eight_observers_of_small_images_have_the_layers_that_are_matched(arch, batch_norm):
+    layers = list(make(arch, side=32, classes=10).net.modules())
+
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in layers) is batch_norm
+    assert any(isinstance(layer, nn.GroupNorm) for layer in layers) is not batch_norm
+    first = next(layer for layer in layers if isinstance(layer, nn.Conv2d))
+    stride = 2 if arch == "mobilenetv2-0.5" else 1
+    assert (first.in_channels, first.stride) == (3, (stride, stride))
+    assert not any(isinstance(layer, nn.MaxPool2d) for layer in layers)

@@ -106,3 +106,30 @@ def test_a_missing_file_is_told_as_such(tmp_path):
 )
 def test_what_is_no_mapping_is_refused_without_a_traceback(write, text: str):
     assert "made_up.yaml" in faults(write(text))
+
+
+def test_labels_by_an_observer_that_is_not_there_are_refused(write):
+    two = "observers: [{arch: mlp}, {arch: lenet}]\n"
+    text = GOOD.replace("relabel: {}", "relabel: {by: observers, observers: [0, 2]}") + two
+
+    told = faults(write(text))
+
+    assert "relabel.observers: there is no observer 2; the recipe has 2, counted from 0" in told
+    assert load_recipe(write(text.replace("[0, 2]", "[0, 1]"))).labelling == (
+        "observer-0",
+        "observer-1",
+    )
+
+
+def test_steps_and_epochs_together_are_refused(write):
+    told = faults(write(GOOD.replace("steps: 5", "steps: 5, epochs: 2")))
+
+    assert "the length is given by steps or by epochs; both are given" in told
+
+
+def test_arms_with_online_labels_need_no_teacher_where_observers_label(write):
+    arms = GOOD.replace("digits-1}", "smoke-online-1, arms: [syn_soft_online]}")
+    alone = arms.replace("teacher: ", "observers: [").replace("steps: 5}", "steps: 5}]")
+
+    assert load_recipe(write(alone.replace("relabel: {}", "relabel: {by: observers}"))).labelling
+    assert "needs a teacher" in faults(write(alone.replace("relabel: {}\n", "")))
