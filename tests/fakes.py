@@ -18,6 +18,7 @@ from distillhub.methods._base import Method, Student, StudentSpec
 from distillhub.models.diffusion import Diffusion, build_generator
 from distillhub.models.zoo import Classifier, build
 from distillhub.ops.progress import Progress, State
+from distillhub.pipeline.growing import grown
 from distillhub.records.distilled import DistilledSet
 from distillhub.records.images import EncodedImages
 from distillhub.units import Target, WorkUnit, derive_seed
@@ -70,6 +71,13 @@ class TinyBench:
             ).freeze()
         return self.networks[role]
 
+    def weights(self, role: str) -> str:
+        """A digest of the network's weights."""
+        digest = hashlib.sha256()
+        for name, value in self.network(role).state_dict().items():
+            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def diffusion(self) -> Diffusion:
         """An untrained transformer on the pixels; the same every time."""
         if not self.diffusions:
@@ -91,6 +99,17 @@ class TinyBench:
             place.mkdir(parents=True)
             build(place)
         return place
+
+    def grown(
+        self,
+        name: str,
+        key: dict[str, object],
+        grow: Callable[[State | None], Generator[Progress, None, Callable[[Path], None]]],
+        state: State | None,
+    ) -> Generator[Progress, None, Path]:
+        """As a pipeline grows it, without the data in the key."""
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return (yield from grown(self.folder, f"{name}-{digest[:16]}", grow, state))
 
     def artifact(self, base: str) -> DistilledSet:
         """One image of noise per class."""
