@@ -5,7 +5,7 @@ the training step); large ones are prepared batch by batch. The numbers are the 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -96,6 +96,8 @@ class Feed:
     """Whether the protocol augments these images; stored views are shown as they are."""
     batch: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     """Rows [n] and views [n] to inputs [n, C, H, W] and targets: classes [n] or logits [n, K]."""
+    labels: Tensor
+    """Classes of the images, [size] int64, on the device of the batches."""
 
 
 def hard_feed(images: ImageSet, space: Space) -> Feed:
@@ -104,17 +106,20 @@ def hard_feed(images: ImageSet, space: Space) -> Feed:
     def fetch(rows: Tensor, _views: Tensor) -> tuple[Tensor, Tensor]:
         return space.prepare(images.images(rows)), images.labels[rows].to(space.device)
 
-    feed = Feed(len(images), 1, augmented=True, batch=fetch)
+    feed = Feed(len(images), 1, True, fetch, images.labels.to(space.device))
     return _resident(feed, space, _bytes(images, space))
 
 
-def soft_feed(images: SoftSet, space: Space, *, temperature: float, steps_images: int) -> Feed:
+def soft_feed(
+    images: SoftSet, space: Space, *, temperature: float | None, steps_images: int
+) -> Feed:
     """Stored views, or whole images, with their stored logits.
 
     Args:
         images: The set; every one of its images has `views_per_image` labels.
         space: Of the student.
-        temperature: Of the loss; decides what stands for the logits that were not stored.
+        temperature: Of the loss, None for a loss on the logits themselves; decides what stands for
+            the logits that were not stored.
         steps_images: Images seen in the whole run; more views than that are not prepared at once.
     """
     whole = images.views is None
@@ -124,7 +129,7 @@ def soft_feed(images: SoftSet, space: Space, *, temperature: float, steps_images
         return space.prepare(shown), logits
 
     count = images.views_per_image
-    feed = Feed(len(images), count, augmented=whole, batch=fetch)
+    feed = Feed(len(images), count, whole, fetch, images.labels.to(space.device))
     if feed.size * count > steps_images:
         return feed
     return _resident(feed, space, _bytes(images, space) * count)
@@ -152,7 +157,7 @@ def _resident(feed: Feed, space: Space, size: int) -> Feed:
         pairs = (rows * feed.views + views).to(space.device)
         return all_inputs[pairs], all_targets[pairs]
 
-    return Feed(feed.size, feed.views, feed.augmented, fetch)
+    return replace(feed, batch=fetch)
 
 
 def chunks(count: int, resolution: Sequence[int]) -> Iterator[Tensor]:

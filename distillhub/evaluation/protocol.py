@@ -1,11 +1,13 @@
 """What a protocol is: length, batches, rates, augmentation and test of a training, as data."""
 
 import math
+from itertools import pairwise
 from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from distillhub.digests import digest_of
+from distillhub.evaluation.pace import FIELDS, Schedule, epoch_factor
 from distillhub.models.specs import Arch
 from distillhub.ops.schedules import cosine
 from distillhub.records.report import Regime
@@ -13,10 +15,6 @@ from distillhub.spec import Fraction, Spec
 
 ByIpc = tuple[tuple[int, int], ...]
 """(images per class up to which it holds, value), rising; above the last the plain field holds."""
-MILESTONE_FACTOR = 0.2
-"""By which `milestones` multiplies the rate at 2/3 and at 5/6 of the epochs."""
-WARMUP_START = 0.1
-"""Share of the rate in the first epoch of `warmup_cosine`."""
 
 
 class Length(NamedTuple):
@@ -80,27 +78,48 @@ class Protocol(Spec):
     weight_decay: float = Field(ge=0)
     decay_vectors: bool = True
     """Whether biases and the scales of norms decay too."""
-    schedule: Literal["drop", "cosine", "milestones", "half_cosine", "warmup_cosine"]
-    """`drop`: a tenth of the rate and a fresh optimizer after `drop_after`; `cosine`: to 0, step by
-    step. By epochs: `milestones`, x 0.2 at 2/3 and 5/6; `half_cosine`, to half of the rate;
-    `warmup_cosine`, from a tenth of the rate to all of it in `warmup` epochs, then to 0."""
+    schedule: Schedule
+    """See `evaluation.pace`."""
     drop_after: int | None = Field(default=None, gt=0)
     """In the unit of the length: steps or epochs."""
     warmup: int | None = Field(default=None, gt=0)
     """Epochs."""
-    augment: str = Field(pattern=r"^(none|rrc_flip|dsa:[a-z_]+)$")
-    """`rrc_flip`: random resized crop (8 to 100 % of the area) and flip; `dsa:` and families."""
+    zeta: float | None = Field(default=None, ge=1)
+    """How far the cosine of `smoothing` and `ssrs` is stretched."""
+    marks: tuple[Fraction, ...] = ()
+    """Shares of the epochs after which `multistep` lowers the rate, rising."""
+    gamma: float | None = Field(default=None, gt=0, lt=1)
+    """By which `multistep` and `alrs` lower it."""
+    ema: float | None = Field(default=None, ge=0, le=1)
+    """Share that a step leaves of the average of the weights, which then is what is tested, with
+    the batch-norm buffers of the student; None: the last weights are tested."""
+    augment: str = Field(pattern=r"^(none|rrc_flip|shift_flip|dsa:[a-z_]+)$")
+    """`rrc_flip`: random resized crop (8 to 100 % of the area) and flip; `shift_flip`: by up to an
+    eighth of the side, and flip; `dsa:` and families."""
     crop: tuple[Fraction, Fraction] | None = None
     """Share of the area of `rrc_flip`, whose crops are then those of torchvision: out of the image
     as stored, enlarged to `size`."""
+    randaugment: bool = False
+    """Two RandAugment operations of magnitude 9 on the image as stored, before all else."""
+    shuffle_patches: int | None = Field(default=None, ge=2)
+    """Parts per side of the stored image whose columns, then rows, are permuted before the crop;
+    for collages."""
     jitter: float = Field(default=0.0, ge=0, lt=1)
     """Largest change of brightness, contrast and saturation, drawn per image."""
     lighting: float = Field(default=0.0, ge=0)
     """Standard deviation of a shift along the principal colours of ImageNet, drawn per image."""
     cutmix: bool = False
-    """CutMix in every batch, one box with a share of the area drawn uniformly (Beta(1, 1))."""
+    """CutMix in every batch, one box with a share of the area drawn uniformly (Beta(1, 1)). Stored
+    views are shown as they are: they carry their own mixing."""
+    mixup: float | None = Field(default=None, gt=0, le=1)
+    """Mixup in every batch, with one share drawn from Beta(a, a); this is a."""
+    loss: Literal["kl", "mse_gt"] = "kl"
+    """Of soft labels. `kl` at `temperature`; `mse_gt`: squared error of the logits, and `ce_weight`
+    times the cross-entropy with the class, that of the base image where images are mixed."""
+    ce_weight: float | None = Field(default=None, ge=0)
+    """Of `mse_gt`."""
     temperature: float = Field(default=4.0, gt=0)
-    """Of the soft loss."""
+    """Of `kl`."""
     scaled: bool = True
     """Whether the soft loss is multiplied by its temperature squared, which keeps the size of the
     gradients (Hinton et al. 2015); SGD at a fixed rate needs it, AdamW does not notice."""
@@ -116,14 +135,25 @@ class Protocol(Spec):
     def _fields_go_together(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
-        if (self.schedule == "drop") != (self.drop_after is not None):
-            raise ValueError("drop_after belongs to schedule: drop, and to no other")
-        if (self.schedule == "warmup_cosine") != (self.warmup is not None):
-            raise ValueError("warmup belongs to schedule: warmup_cosine, and to no other")
+        for name, schedules in FIELDS.items():
+            given = getattr(self, name) not in (None, ())
+            if given and self.schedule not in schedules:
+                theirs = " or ".join(schedules)
+                raise ValueError(f"{name} belongs to schedule: {theirs}, and to no other")
+            if not given and self.schedule in schedules:
+                raise ValueError(f"schedule: {self.schedule} needs {name}")
+        if any(b <= a for a, b in pairwise(self.marks)):
+            raise ValueError(f"marks {self.marks} do not rise")
         if self.crop is not None and (self.size is None or self.augment != "rrc_flip"):
             raise ValueError("crop is that of augment: rrc_flip, and needs a size")
-        if self.cutmix and "soft_stored" in self.regimes:
-            raise ValueError("stored labels are not those of mixed images: cutmix needs others")
+        if self.cutmix and self.mixup is not None:
+            raise ValueError("cutmix and mixup both mix the batch: give one of them")
+        if self.loss == "mse_gt" and self.regimes == ("hard",):
+            raise ValueError("loss: mse_gt is for soft labels, and regimes has hard ones alone")
+        if self.loss == "mse_gt" and self.ce_weight is None:
+            raise ValueError("loss: mse_gt needs ce_weight")
+        if self.loss != "mse_gt" and self.ce_weight is not None:
+            raise ValueError("ce_weight belongs to loss: mse_gt, and to no other")
         if self.test_side is not None and (self.size is None or self.size > self.test_side):
             raise ValueError("test_side needs a size, which is not larger")
         return self
@@ -163,20 +193,25 @@ class Protocol(Spec):
         return images <= ipc * classes
 
     def rate(self, step: int, length: Length) -> float:
-        """Learning rate of step 0 .. length.steps - 1."""
+        """Learning rate of step 0 .. length.steps - 1; that of `alrs` before the loss lowers it."""
         if length.drop is not None:
             return length.lr if step < length.drop else length.lr / 10
         if self.schedule == "cosine":
             return length.lr * cosine(step, length.steps)
-        epoch, epochs = step // length.per_epoch, length.epochs
-        if self.schedule == "half_cosine":
-            return length.lr * cosine(epoch, epochs, stretch=2)
-        if self.warmup is None:
-            marks = (2 * epochs // 3, 5 * epochs // 6)
-            return length.lr * MILESTONE_FACTOR ** sum(epoch >= mark for mark in marks)
-        if epoch < self.warmup:
-            return length.lr * (WARMUP_START + (1 - WARMUP_START) * epoch / self.warmup)
-        return length.lr * cosine(epoch - self.warmup, epochs - self.warmup)
+        return length.lr * epoch_factor(
+            self.schedule,
+            step // length.per_epoch,
+            length.epochs,
+            warmup=self.warmup or 0,
+            zeta=self.zeta or 1.0,
+            marks=self.marks,
+            gamma=self.gamma or 1.0,
+        )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether batches are mixed."""
+        return self.cutmix or self.mixup is not None
 
     def looks(self, length: Length) -> frozenset[int]:
         """Finished steps, the last left out, after which the test accuracy is looked at."""
@@ -196,7 +231,16 @@ class Protocol(Spec):
 
     def plain(self) -> Self:
         """The same without augmentation, for the `_plain` arms."""
-        nothing = {"augment": "none", "crop": None, "jitter": 0.0, "lighting": 0.0, "cutmix": False}
+        nothing = {
+            "augment": "none",
+            "crop": None,
+            "randaugment": False,
+            "shuffle_patches": None,
+            "jitter": 0.0,
+            "lighting": 0.0,
+            "cutmix": False,
+            "mixup": None,
+        }
         return self.model_copy(update=nothing)
 
     def for_student(self, arch: str) -> Self:
@@ -232,6 +276,15 @@ _LATER = (
     "cutmix",
     "best_every",
     "best_last",
+    "zeta",
+    "marks",
+    "gamma",
+    "ema",
+    "randaugment",
+    "shuffle_patches",
+    "mixup",
+    "loss",
+    "ce_weight",
 )
 """Fields that the first protocols did not have; their digests stand in published reports."""
 

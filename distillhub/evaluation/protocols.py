@@ -8,7 +8,8 @@
 | `hard-1` | resnet18 | 300 epochs | AdamW, cosine | random resized crop, flip |
 | `soft-1` | resnet18 | 300 epochs | AdamW, cosine | the stored views |
 | `smoke-online-1` | convnet2-w8 at 16 px | 12 epochs | AdamW, half cosine | crops, CutMix |
-| `dsco-...` | see `native.py` | | | |
+| `edc-digits-...` | convnet3-w32 at 16 px | 100 to 500 epochs | AdamW | DSA without flip |
+| `dsco-...`, `edc-...`, `rded-...` ... | see `native*.py` | | | |
 | `full-1@<name>` | as `<name>` | 20 epochs, 400 steps at least | AdamW, cosine | as `<name>` |
 
 Soft arms train as long as hard ones and replay the stored views, each image a new one per epoch
@@ -24,6 +25,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from distillhub.evaluation.native import NATIVE
+from distillhub.evaluation.native_edc import EDC
+from distillhub.evaluation.native_rded import RDED
+from distillhub.evaluation.native_sre2l import GVBSM, SRE2L
 from distillhub.evaluation.protocol import Length, Protocol, convnet_for
 from distillhub.spec import nearest
 
@@ -147,6 +151,10 @@ _BUILT_IN: tuple[Protocol, ...] = (
         best_every=5,
     ),
     *NATIVE,
+    *RDED,
+    *SRE2L,
+    *GVBSM,
+    *EDC,
 )
 
 _BY_NAME: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in _BUILT_IN})
@@ -171,7 +179,11 @@ def get(name: str) -> Protocol:
 
 
 def reference(served: Protocol) -> Protocol:
-    """The protocol of arm `full_hard` beside `served`: same student, size and augmentation."""
+    """The protocol of arm `full_hard` beside `served`: same student, size and augmentation.
+
+    What belongs to soft labels and to collages is left out: RandAugment, mixing, shuffled patches
+    and averaged weights, for which 20 epochs are too few.
+    """
     return Protocol(
         name=REFERENCE + served.name,
         summary="The real training images: 20 epochs of AdamW, cosine, at least 400 steps.",

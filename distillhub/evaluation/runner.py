@@ -157,7 +157,8 @@ def feed_of(
         classes: Of the data set.
 
     Raises:
-        DataError: If the images lack the stored labels.
+        DataError: If the images lack the stored labels, or these are of whole images and the
+            protocol mixes them.
     """
     if protocol.crop is not None:
         stored = train.images(torch.tensor([0])).shape
@@ -170,8 +171,15 @@ def feed_of(
             where=f"run {what}",
             mend="relabel it, or ask for hard arms only",
         )
+    if protocol.mixes and train.views is None:
+        raise DataError(
+            f"protocol {protocol.name} mixes images, and the stored labels are of whole ones",
+            where=f"run {what}",
+            mend="relabel with a views: block, or choose a protocol that does not mix",
+        )
     seen = images_seen(protocol, len(train), classes)
-    return soft_feed(train, space, temperature=protocol.temperature, steps_images=seen)
+    temperature = None if protocol.loss == "mse_gt" else protocol.temperature
+    return soft_feed(train, space, temperature=temperature, steps_images=seen)
 
 
 def _taught(planned: PlannedRun, labellers: Sequence[Classifier]) -> Sequence[Classifier]:

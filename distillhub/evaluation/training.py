@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,20 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from distillhub.errors import DivergedError
+from distillhub.evaluation.average import Average
 from distillhub.evaluation.feed import Feed, augment_generator, epoch_rows, epoch_views
+from distillhub.evaluation.pace import Settling
 from distillhub.evaluation.protocols import Protocol
 from distillhub.models.classifier import Classifier
+from distillhub.ops import randaugment
 from distillhub.ops.augment import dsa
 from distillhub.ops.colors import jitter, lighting
-from distillhub.ops.crops import cut_boxes, draw_boxes, flip, resized_crop
+from distillhub.ops.crops import cut_boxes, draw_boxes, flip, resized_crop, shift
 from distillhub.ops.cutmix import Mix, draw_mix, mixed, mixed_cross_entropy
-from distillhub.ops.losses import cross_entropy, kl_divergence
+from distillhub.ops.losses import cross_entropy, kl_divergence, mse_gt
+from distillhub.ops.mixup import blended, draw_mixup
+from distillhub.ops.patches import shuffle_patches
 from distillhub.ops.pixels import resize
 from distillhub.ops.progress import Progress, State, capture, restore
 from distillhub.units import derive_seed
 
 REPORT_EVERY = 10
 """Steps between two reports; only then the loss is looked at, for which a GPU has to wait."""
+
+SHIFT = 8
+"""The side of an image over this is how far `shift_flip` moves it, in pixels: 4 of 32."""
 
 Labeller = Callable[[Tensor], Tensor]
 """From a batch in the student's normalised space, [n, C, H, W], to logits [n, K]."""
@@ -41,13 +49,16 @@ def fit(
 ) -> Generator[Progress, None, None]:
     """Train `student` in place, to the last step of the protocol.
 
-    A report comes every ten steps, after the steps that the protocol looks at, and at the end.
+    A report comes every ten steps, after the steps that the protocol looks at, and at the end. At
+    every report, and when all is done, the student is what a test is to see: where the protocol has
+    an average of the weights, it has that.
 
-    All draws come from (seed, epoch) or (seed, step): a snapshot holds weights and optimizer only.
+    All draws come from (seed, epoch) or (seed, step): a snapshot holds weights, optimizer, average
+    and the losses of `alrs` only.
 
     Args:
         student: On the device of the feed.
-        feed: Targets are classes (cross-entropy) or logits (KL at the protocol's temperature).
+        feed: Targets are classes (cross-entropy) or logits (the protocol's loss).
         protocol: Length, optimizer, schedule, augmentation, precision.
         seed: Of order, views and augmentation.
         what: Names the run in an error.
@@ -60,8 +71,15 @@ def fit(
     length = protocol.length(feed.size, student.num_classes)
     looks = protocol.looks(length)
     optimizer = _optimizer(student, protocol)
-    done = restore(state, net=student, opt=optimizer)
     device = next(student.parameters()).device
+    average = None if protocol.ema is None else Average(student, protocol.ema)
+    alrs = protocol.schedule == "alrs"
+    settling = Settling(protocol.gamma or 1.0, device) if alrs else None
+    kept = {
+        **({} if average is None else average.parts),
+        **({} if settling is None else settling.parts),
+    }
+    done = restore(state, net=student, opt=optimizer, **kept)
     student.train()
     summed = torch.zeros((), device=device)
     since = done
@@ -69,8 +87,9 @@ def fit(
     for step in range(done, length.steps):
         if step == length.drop:
             optimizer = _optimizer(student, protocol)
+        rate = protocol.rate(step, length) * (1.0 if settling is None else settling.factor)
         for group in optimizer.param_groups:
-            group["lr"] = protocol.rate(step, length)
+            group["lr"] = rate
         if epoch != step // length.per_epoch:
             epoch = step // length.per_epoch
             rows = epoch_rows(feed.size, seed, epoch)
@@ -85,6 +104,9 @@ def fit(
             if protocol.cutmix:
                 mix = draw_mix(len(x), *x.shape[2:], generator=generator)
                 x = mixed(x, mix)
+            elif protocol.mixup is not None:
+                mix = draw_mixup(len(x), protocol.mixup, generator=generator)
+                x = blended(x, mix)
         if labeller is not None:
             target, mix = labeller(x), None
         with (
@@ -98,12 +120,20 @@ def fit(
             temperature=protocol.temperature,
             scaled=protocol.scaled,
             mix=mix,
+            classes=feed.labels[chosen.to(device)] if protocol.loss == "mse_gt" else None,
+            ce_weight=protocol.ce_weight,
         )
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(value)
         optimizer.step()
+        if average is not None:
+            average.follow()
         summed += value.detach()
         finished = step + 1
+        if settling is not None:
+            settling.saw(value.detach())
+            if finished % length.per_epoch == 0:
+                settling.ends(length.per_epoch)
         if finished % REPORT_EVERY and finished != length.steps and finished not in looks:
             continue
         mean = float(summed) / (finished - since)
@@ -114,8 +144,25 @@ def fit(
                 mend="look at the images and labels of this arm; they may hold extreme values",
             )
         summed, since = torch.zeros((), device=device), finished
-        snapshot = partial(capture, finished, net=student, opt=optimizer)
-        yield Progress(finished, length.steps, {"loss": mean}, snapshot)
+        snapshot = partial(_snapshot, finished, student, optimizer, average, settling)
+        with nullcontext() if average is None else average.shown():
+            yield Progress(finished, length.steps, {"loss": mean}, snapshot)
+    if average is not None:
+        average.show()
+
+
+def _snapshot(
+    finished: int,
+    student: Classifier,
+    optimizer: torch.optim.Optimizer,
+    average: Average | None,
+    settling: Settling | None,
+) -> State:
+    kept = {} if settling is None else settling.parts
+    if average is None:
+        return capture(finished, net=student, opt=optimizer, **kept)
+    with average.hidden():
+        return capture(finished, net=student, opt=optimizer, **kept, **average.parts)
 
 
 NOISY = frozenset({"StochasticDepth", "DropPath"})
@@ -141,13 +188,16 @@ def augment(x: Tensor, how: str, generator: torch.Generator) -> Tensor:
 
     Args:
         x: [n, C, H, W].
-        how: `none`, `rrc_flip` or `dsa:` and a strategy.
+        how: `none`, `rrc_flip`, `shift_flip` or `dsa:` and a strategy.
         generator: On the CPU.
     """
     if how == "none":
         return x
     if how == "rrc_flip":
         return flip(resized_crop(x, generator=generator), generator=generator)
+    if how == "shift_flip":
+        limit = max(x.shape[2:]) // SHIFT
+        return flip(shift(x, limit, generator=generator), generator=generator)
     return dsa(x, how.removeprefix("dsa:"), generator, siamese=False)
 
 
@@ -155,6 +205,11 @@ def _augmented(
     x: Tensor, protocol: Protocol, student: Classifier, generator: torch.Generator
 ) -> Tensor:
     """A batch in normalised space as the protocol augments it; colours change in [0, 1]."""
+    if protocol.randaugment:
+        ops = randaugment.draw(len(x), generator=generator).to(x.device)
+        x = student.normalize(randaugment.apply(student.denormalize(x), ops))
+    if protocol.shuffle_patches is not None:
+        x = shuffle_patches(x, protocol.shuffle_patches, generator=generator)
     if protocol.crop is None:
         x = augment(x, protocol.augment, generator)
     else:
@@ -199,9 +254,16 @@ def online(teachers: Sequence[Classifier], student: Classifier) -> Labeller:
 
 
 def loss(
-    logits: Tensor, target: Tensor, *, temperature: float, scaled: bool, mix: Mix | None = None
+    logits: Tensor,
+    target: Tensor,
+    *,
+    temperature: float,
+    scaled: bool,
+    mix: Mix | None = None,
+    classes: Tensor | None = None,
+    ce_weight: float | None = None,
 ) -> Tensor:
-    """Cross-entropy for classes, KL at `temperature` for logits.
+    """Cross-entropy for classes; for logits KL at `temperature`, or MSE-GT.
 
     Args:
         logits: [n, K].
@@ -209,6 +271,8 @@ def loss(
         temperature: Of KL.
         scaled: Whether KL is multiplied by the temperature squared.
         mix: How the images were mixed; classes then count by their shares of the pixels.
+        classes: [n] int64, of the base images; with logits the loss then is MSE-GT.
+        ce_weight: Of the cross-entropy with them in MSE-GT.
 
     Raises:
         ValueError: If logits were made before the images were mixed.
@@ -219,24 +283,20 @@ def loss(
         return mixed_cross_entropy(logits, target, mix)
     if target.ndim == 1:
         return cross_entropy(logits, target)
+    if classes is not None:
+        return mse_gt(logits, target, classes, ce_weight=ce_weight or 0.0)
     return kl_divergence(logits, target, temperature=temperature, scaled=scaled)
 
 
 def _optimizer(student: Classifier, protocol: Protocol) -> torch.optim.Optimizer:
-    if protocol.optimizer == "sgd":
-        return torch.optim.SGD(
-            student.parameters(),
-            lr=protocol.lr,
-            momentum=protocol.momentum,
-            weight_decay=protocol.weight_decay,
-        )
-    if protocol.decay_vectors:
-        return torch.optim.AdamW(
-            student.parameters(), lr=protocol.lr, weight_decay=protocol.weight_decay
-        )
     parameters = list(student.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=protocol.lr, weight_decay=protocol.weight_decay)
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if not protocol.decay_vectors:
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    lr, decay = protocol.lr, protocol.weight_decay
+    if protocol.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=protocol.momentum, weight_decay=decay)
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=decay)

@@ -20,7 +20,8 @@ class Mix(NamedTuple):
     box: tuple[int, int, int, int]
     """First row, first column, end row, end column in pixels; may be empty."""
     kept: float
-    """Share of the pixels outside the box, after it was cut at the border."""
+    """Share of the pixels outside the box, after it was cut at the border; of mixup, of the own
+    image."""
 
 
 def draw_mix(images: int, height: int, width: int, *, generator: torch.Generator) -> Mix:

@@ -46,6 +46,29 @@ def level(magnitude_bin: Tensor, negative: Tensor) -> Tensor:
     return (BINS + torch.where(negative, -magnitude_bin, magnitude_bin)).to(torch.uint8)
 
 
+def draw(
+    images: int, *, generator: torch.Generator, operations: int = 2, magnitude: int = 9
+) -> Tensor:
+    """Draw operations, each with a random sign where it has one.
+
+    Args:
+        images: n.
+        generator: On the CPU.
+        operations: J, per image.
+        magnitude: Bin, 0 .. 30.
+
+    Returns:
+        [n, 2 J] uint8, as `apply` reads them.
+
+    Source: torchvision.transforms.RandAugment with its defaults.
+    """
+    operation = torch.randint(len(NAMES), (images, operations), generator=generator)
+    negative = torch.rand(images, operations, generator=generator) < 0.5
+    negative &= torch.tensor([number in SIGNED for number in range(len(NAMES))])[operation]
+    levels = level(torch.full_like(operation, magnitude), negative)
+    return torch.stack([operation.to(torch.uint8), levels], dim=2).flatten(1)
+
+
 def apply(images: Tensor, ops: Tensor) -> Tensor:
     """Carry out each image's stored operations one after the other.
 

@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+SETTLED = 0.02
+"""Change of the loss, and its share of the loss, up to which `settled` holds."""
+
 
 def _inside(step: int, total: int) -> None:
     if total < 1 or not 0 <= step <= total:
@@ -59,6 +62,43 @@ def linear(step: int, total: int, *, end: float = 0.0) -> float:
     """
     _inside(step, total)
     return 1 + (end - 1) * step / total
+
+
+def ssrs(step: int, total: int, *, stretch: float) -> float:
+    """The stretched cosine to 5/6 of the way, then a straight line that ends at 0.
+
+    Behind 5/6 the factor is c (1 - step / total) with c the cosine at 5/6: it drops there from c to
+    c / 6, as it is meant to.
+
+    Args:
+        step: 0 .. total.
+        total: Steps in all.
+        stretch: Of the cosine, at least 1.
+
+    Raises:
+        ValueError: If the step lies outside, or the stretch is below 1.
+
+    Source: the SSRS schedule of EDC (NeurIPS 2024), Table 16; `cos2` of the authors' code.
+    """
+    if 6 * step <= 5 * total:
+        return cosine(step, total, stretch=stretch)
+    _inside(step, total)
+    return cosine(5, 6, stretch=stretch) * (1 - step / total)
+
+
+def settled(loss: float, before: float) -> bool:
+    """Whether a loss hardly changes: by at most 0.02, and by at most 2 % of itself.
+
+    Then ALRS multiplies the rate by its gamma.
+
+    Args:
+        loss: Mean of an epoch.
+        before: Mean of the epoch before.
+
+    Source: adaptive learning-rate scheduling in EDC (NeurIPS 2024), Table 15, as in the code.
+    """
+    change = abs(loss - before)
+    return change <= SETTLED and change <= SETTLED * abs(loss)
 
 
 def warmup_cosine(step: int, total: int, *, warmup_steps: int, start: float = 0.0) -> float:

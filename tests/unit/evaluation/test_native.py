@@ -209,7 +209,22 @@ def test_a_field_that_says_something_changes_the_digest():
         ({"crop": (0.5, 1.0)}, "needs a size"),
         ({"warmup": 5}, "belongs to schedule: warmup_cosine"),
         ({"test_side": 20}, "test_side needs a size"),
-        ({"cutmix": True}, "cutmix needs others"),
+        ({"cutmix": True, "mixup": 0.8}, "both mix the batch"),
+        ({"zeta": 2.0}, "zeta belongs to schedule: smoothing or ssrs or linear_smooth"),
+        ({"marks": (0.5,)}, "marks belongs to schedule: multistep"),
+        ({"gamma": 0.5}, "gamma belongs to schedule: multistep or alrs"),
+        ({"schedule": "ssrs", "drop_after": None}, "schedule: ssrs needs zeta"),
+        (
+            {"schedule": "multistep", "drop_after": None, "marks": (0.5,)},
+            "schedule: multistep needs gamma",
+        ),
+        (
+            {"schedule": "multistep", "drop_after": None, "marks": (0.9, 0.5), "gamma": 0.5},
+            "do not rise",
+        ),
+        ({"ce_weight": 0.1}, "ce_weight belongs to loss: mse_gt"),
+        ({"loss": "mse_gt"}, "loss: mse_gt needs ce_weight"),
+        ({"loss": "mse_gt", "ce_weight": 0.1, "regimes": ("hard",)}, "is for soft labels"),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(change, words):
