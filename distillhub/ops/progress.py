@@ -15,6 +15,9 @@ Scalar = int | float | bool | str | None
 State = Mapping[str, Tensor | Scalar]
 Part = Tensor | nn.Module | torch.optim.Optimizer | torch.Generator
 
+MARK = "resource"
+"""Of a snapshot: the resource whose making it is of; none in a snapshot of a method's own."""
+
 
 class Progress(NamedTuple):
     """One report of a running method, training or labelling."""
@@ -25,6 +28,24 @@ class Progress(NamedTuple):
     metrics: Mapping[str, float]
     snapshot: Callable[[], State] | None
     """Called only when the caller wants to save; None where there is nothing worth saving."""
+
+
+def own(state: State | None) -> State | None:
+    """A snapshot of the method itself; None where it is of a resource that was being made."""
+    return None if state is None or MARK in state else state
+
+
+def marked(report: Progress, name: str) -> Progress:
+    """The report, its snapshot marked as one of the making of a resource."""
+    snapshot = report.snapshot
+    if snapshot is None:
+        return report
+
+    def of_resource() -> State:
+        content: dict[str, Tensor | Scalar] = {**snapshot(), MARK: name}
+        return content
+
+    return report._replace(snapshot=of_resource)
 
 
 def capture(step: int, **parts: Part) -> dict[str, Tensor | Scalar]:

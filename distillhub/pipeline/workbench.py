@@ -15,6 +15,7 @@ from distillhub.models.diffusion import Diffusion
 from distillhub.models.zoo import Classifier
 from distillhub.ops.progress import Progress, State
 from distillhub.pipeline.bases import digest_in
+from distillhub.pipeline.growing import grown
 from distillhub.pipeline.store import stored
 from distillhub.pipeline.tutoring import train_student
 from distillhub.records.distilled import DistilledSet
@@ -66,6 +67,10 @@ class PipelineBench:
         """A network of the recipe, frozen, on the device."""
         return weights.load(self._models, role).to(self.device).freeze()
 
+    def weights(self, role: str) -> str:
+        """The sha256 of the weights of a network of the recipe."""
+        return weights.read_record(self._models, role).sha256
+
     @functools.cache  # noqa: B019 - lives as long as the stage
     def diffusion(self) -> Diffusion:
         """The recipe's generator, frozen, on the device."""
@@ -77,9 +82,20 @@ class PipelineBench:
 
     def resource(self, name: str, key: dict[str, object], build: Callable[[Path], None]) -> Path:
         """A folder built once and shared by all recipes with the same name, key and data."""
-        return stored(
-            self._resources, f"{name}-{fingerprint(name, key, self._data_key)[:32]}", build
-        )
+        return stored(self._resources, self._place(name, key), build)
+
+    def grown(
+        self,
+        name: str,
+        key: dict[str, object],
+        grow: Callable[[State | None], Generator[Progress, None, Callable[[Path], None]]],
+        state: State | None,
+    ) -> Generator[Progress, None, Path]:
+        """A folder built once, with progress, from the last snapshot on."""
+        return grown(self._resources, self._place(name, key), grow, state)
+
+    def _place(self, name: str, key: dict[str, object]) -> str:
+        return f"{name}-{fingerprint(name, key, self._data_key)[:32]}"
 
     @functools.cache  # noqa: B019 - lives as long as the stage
     def artifact(self, base: str) -> DistilledSet:
