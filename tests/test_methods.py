@@ -37,6 +37,8 @@ QUICK: dict[str, dict[str, object]] = {
     },
 }
 """Settings under which a method is done in a moment on 3 classes of 8 x 8 pixels."""
+OF_PARTS = {"rded"}
+"""Methods whose images are made of parts of real ones, so that none is the copy of a row."""
 
 
 @pytest.fixture(params=methods.names())
@@ -193,7 +195,8 @@ def test_copies_of_real_images_name_their_rows(method: Method, bench: TinyBench)
     if isinstance(synthesis, Assembly):
         assert torch.equal(synthesis.images[synthesis.rows >= 0], synthesis.real.images(range(3)))
         return
-    assert (synthesis.rows is not None) == method.real_pixels
+    copies = method.real_pixels and method.name not in OF_PARTS
+    assert (synthesis.rows is not None) == copies
     if synthesis.rows is not None:
         labels = torch.tensor([slot.label for unit in units for slot in unit.slots])
         assert torch.equal(synthesis.images, bench.data.images(synthesis.rows))
