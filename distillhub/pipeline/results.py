@@ -1,11 +1,11 @@
 """`docs/results.md`: sections that `distillhub sweep` writes; nothing in them is typed by hand."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distillhub.pipeline.files import storage_errors, write_text
-from distillhub.pipeline.sweep import Figure, Row, SweepTable
+from distillhub.pipeline.sweep import Figure, Kind, Row, SweepTable
 
 _TITLE = """\
 # Results
@@ -14,15 +14,23 @@ Every section here is written by `distillhub sweep`, between its marks, from the
 datasets that it built; the figures are in a JSON file beside this page, with the digest of every
 dataset behind them.
 """
-_COLUMNS = (
-    ("hard", ("top1.syn_hard", "top1.rnd_hard")),
-    ("gain, hard", ("gain_images_hard",)),
-    ("soft", ("top1.syn_soft", "top1.rnd_soft")),
-    ("gain, soft", ("gain_images_soft",)),
-    ("online", ("top1.syn_soft_online", "top1.rnd_soft_online")),
-    ("gain, online", ("gain_images_soft_online",)),
+_COLUMNS: tuple[tuple[str, Mapping[Kind, str]], ...] = (
+    (
+        "hard",
+        {"distilled": "top1.syn_hard", "random": "top1.rnd_hard", "packed": "top1.rnd_packed_hard"},
+    ),
+    ("gain, hard", {"distilled": "gain_images_hard"}),
+    ("gain over packed, hard", {"distilled": "gain_packed_hard"}),
+    (
+        "soft",
+        {"distilled": "top1.syn_soft", "random": "top1.rnd_soft", "packed": "top1.rnd_packed_soft"},
+    ),
+    ("gain, soft", {"distilled": "gain_images_soft"}),
+    ("gain over packed, soft", {"distilled": "gain_packed_soft"}),
+    ("online", {"distilled": "top1.syn_soft_online", "random": "top1.rnd_soft_online"}),
+    ("gain, online", {"distilled": "gain_images_soft_online"}),
 )
-"""Title and metric: of distilled rows, then of random ones."""
+"""Title, and the metric by the kind of a row."""
 
 
 def write_results(page: Path, name: str, command: str, table: SweepTable) -> Path:
@@ -62,7 +70,7 @@ def markdown(name: str, command: str, table: SweepTable) -> str:
     shown = [
         (title, metrics)
         for title, metrics in _COLUMNS
-        if any(metrics[0] in row.figures for row in table.rows)
+        if any(metrics.get(row.kind) in row.figures for row in table.rows)
     ]
     sources = {row.source for row in table.rows}
     varied = [k for k in table.keys if len({row.setting.get(k) for row in table.rows}) > 1]
@@ -93,11 +101,11 @@ def markdown(name: str, command: str, table: SweepTable) -> str:
 def _change(row: Row, alone: Sequence[str]) -> str:
     """What a row has changed of the keys that are tried one at a time."""
     said = [f"{key}: {row.setting[key]}" for key in alone if key in row.setting]
-    return said[0] if said else "" if row.kind == "random" else "none"
+    return said[0] if said else "none" if row.kind == "distilled" else ""
 
 
-def _cells(row: Row, columns: Sequence[tuple[str, ...]]) -> list[str]:
-    metrics = [names[-1 if row.kind == "random" else 0] for names in columns]
+def _cells(row: Row, columns: Sequence[Mapping[Kind, str]]) -> list[str]:
+    metrics = [by_kind.get(row.kind, "") for by_kind in columns]
     figures = [
         _percent(row.figures[metric], metric) if metric in row.figures else "" for metric in metrics
     ]
@@ -121,6 +129,11 @@ def _notes(table: SweepTable) -> list[str]:
         f"({', '.join(map(str, table.seeds))}) and the runs of each; `runs` is seeds x runs per "
         "seed. A gain is distilled minus random, paired run by run."
     ]
+    if any(row.kind == "packed" for row in table.rows):
+        lines.append(
+            "`random, packed`: mosaics of random real images, as many as the distilled ones and "
+            "taken apart in the same way; a gain over packed is distilled minus these."
+        )
     if any(figure.ci95 for figure in figures):
         lines.append(
             "±: half of the 95 % t interval over the seeds' means, for images made anew; of random "

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from distillhub.errors import DistillhubError
 from distillhub.evaluation import protocols
+from distillhub.evaluation.arms import PACKED
 from distillhub.evaluation.intervals import spread, spread_within
 from distillhub.pipeline.building import build
 from distillhub.pipeline.project import Project
@@ -20,17 +21,20 @@ from distillhub.pipeline.variants import Choices, Variant, plan_sweep, said, wor
 from distillhub.records.report import Arm, Comparison, EvalReport, Regime, loads
 from distillhub.spec import Spec
 
-ARMS: Mapping[Regime, tuple[Arm, Arm]] = {
-    "hard": ("syn_hard", "rnd_hard"),
-    "soft_stored": ("syn_soft", "rnd_soft"),
-    "soft_online": ("syn_soft_online", "rnd_soft_online"),
-}
-"""Distilled and random images with the same labels."""
-GAINS: Mapping[Regime, str] = {
-    "hard": "gain_images_hard",
-    "soft_stored": "gain_images_soft",
-    "soft_online": "gain_images_soft_online",
-}
+COMPARED: tuple[tuple[Regime, Arm, Arm, str], ...] = (
+    ("hard", "syn_hard", "rnd_hard", "gain_images_hard"),
+    ("soft_stored", "syn_soft", "rnd_soft", "gain_images_soft"),
+    ("soft_online", "syn_soft_online", "rnd_soft_online", "gain_images_soft_online"),
+    ("hard", "syn_hard", "rnd_packed_hard", "gain_packed_hard"),
+    ("soft_stored", "syn_soft", "rnd_packed_soft", "gain_packed_soft"),
+)
+"""Distilled and random images with the same labels, and the name of their difference."""
+Kind = Literal["distilled", "random", "packed"]
+BESIDE: tuple[tuple[Kind, str, tuple[Arm, ...]], ...] = (
+    ("random", "random", tuple(rnd for _, _, rnd, _ in COMPARED if rnd not in PACKED)),
+    ("packed", "random, packed", PACKED),
+)
+"""The rows of random images, in their order: kind, name and arms; packed ones are mosaics."""
 
 Runs = Mapping[int, float]
 """By the seed of the run."""
@@ -54,9 +58,9 @@ class Figure(Spec):
 class Row(Spec):
     """One setting under one protocol and student, or the random images beside it."""
 
-    kind: Literal["distilled", "random"]
+    kind: Kind
     recipe: str
-    """Stem; of random images `random`."""
+    """Stem; of random images `random`, of mosaics of random images `random, packed`."""
     source: str
     ipc: int
     setting: dict[str, str]
@@ -164,7 +168,9 @@ def tabulate(
         beside.setdefault(place, []).append(m)
     rows: list[Row] = []
     for place in sorted(beside):
-        rows += [*_random_rows(beside[place]), *(m.row for m in beside[place])]
+        for kind, name, arms in BESIDE:
+            rows += _random_rows(beside[place], kind, name, arms)
+        rows += [m.row for m in beside[place]]
     return SweepTable(
         recipes=tuple(dict.fromkeys(variant.recipe for variant, _ in built)),
         seeds=tuple(dict.fromkeys(variant.seed for variant, _ in built)),
@@ -187,8 +193,8 @@ def _measure(group: Sequence[tuple[Variant, Path]]) -> list[_Measured]:
     for comparison in first.comparisons:
         runs = {
             arm: _runs(reports, comparison, regime, arm)
-            for regime, arms in ARMS.items()
-            for arm in arms
+            for regime, syn, rnd, _ in COMPARED
+            for arm in (syn, rnd)
         }
         row = Row(
             kind="distilled",
@@ -247,7 +253,7 @@ def _full(
 
 def _figures(runs: Mapping[Arm, tuple[Runs, ...]]) -> dict[str, Figure]:
     found = {}
-    for regime, (syn, rnd) in ARMS.items():
+    for _, syn, rnd, gain in COMPARED:
         if runs[syn]:
             found[f"top1.{syn}"] = _over_seeds(runs[syn])
         if runs[rnd]:
@@ -258,15 +264,17 @@ def _figures(runs: Mapping[Arm, tuple[Runs, ...]]) -> dict[str, Figure]:
                 for ours, theirs in zip(runs[syn], runs[rnd], strict=True)
             ]
             if all(pairs):
-                found[GAINS[regime]] = _over_seeds(pairs)
+                found[gain] = _over_seeds(pairs)
     return found
 
 
-def _random_rows(group: Sequence[_Measured]) -> list[Row]:
+def _random_rows(
+    group: Sequence[_Measured], kind: Kind, name: str, arms: Sequence[Arm]
+) -> list[Row]:
     """The random images of rows that stand together: one row where all drew and scored the same."""
     merged: list[tuple[dict[Arm, tuple[Runs, ...]], list[Row]]] = []
     for row, runs, _ in group:
-        twins = {rnd: runs[rnd] for _, rnd in ARMS.values() if rnd in runs}
+        twins = {arm: runs[arm] for arm in arms if arm in runs}
         if not twins:
             continue
         for known, rows in merged:
@@ -279,11 +287,10 @@ def _random_rows(group: Sequence[_Measured]) -> list[Row]:
     found = []
     for twins, rows in merged:
         first = rows[0]
-        name = "random" if len(merged) == 1 else f"random beside {first.recipe}"
         found.append(
             Row(
-                kind="random",
-                recipe=name,
+                kind=kind,
+                recipe=name if len(merged) == 1 else f"{name} beside {first.recipe}",
                 source=first.source,
                 ipc=first.ipc,
                 setting={

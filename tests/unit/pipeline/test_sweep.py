@@ -188,27 +188,40 @@ SYN = {"one": [[0.90, 0.92], [0.84, 0.86]], "two": [[0.80, 0.80], [0.80, 0.80]]}
 RND = [[0.70, 0.74], [0.78, 0.78]]
 
 
-def report(recipe: str, number: int, rnd: list[list[float]]) -> EvalReport:
+PACKED = [[0.60, 0.62], [0.61, 0.65]]
+
+
+def report(
+    recipe: str, number: int, rnd: list[list[float]], packed: list[list[float]] | None
+) -> EvalReport:
     """Two runs per arm; those of the second synthesis seed count on from 1000."""
     made = sample.report(soft=False)
     runs = []
-    for arm, values in (("syn_hard", SYN[recipe]), ("rnd_hard", rnd)):
-        template = next(run for run in made.runs if run.arm == arm)
+    arms = {"syn_hard": SYN[recipe], "rnd_hard": rnd, "rnd_packed_hard": packed}
+    for arm, values in arms.items():
+        if values is None:
+            continue
+        template = next(run for run in made.runs if run.arm == arm.replace("packed_", ""))
         for i, top1 in enumerate(values[number]):
             seed = SEED_STRIDE * number + i
             name = f"digits-1.convnet3-w32.{arm}.s{seed}"
-            update = {"id": name, "seed": seed, "top1": top1}
+            update = {"id": name, "arm": arm, "seed": seed, "top1": top1}
             runs.append(template.model_copy(update=update))
     return made.model_copy(update={"runs": tuple(runs)})
 
 
-def built(folder: Path, recipe: str, rnd: list[list[float]] = RND) -> list[tuple[Variant, Path]]:
+def built(
+    folder: Path,
+    recipe: str,
+    rnd: list[list[float]] = RND,
+    packed: list[list[float]] | None = None,
+) -> list[tuple[Variant, Path]]:
     found = []
     for number in range(2):
         home = folder / recipe / str(number)
         (home / "dataset").mkdir(parents=True)
         (home / "stats").mkdir()
-        (home / "dataset" / "eval.json").write_text(dumps(report(recipe, number, rnd)))
+        (home / "dataset" / "eval.json").write_text(dumps(report(recipe, number, rnd, packed)))
         (home / "stats" / "synthesize.json").write_text('{"wall_seconds": 60, "device": "cpu"}')
         variant = Variant(recipe, {}, SEED_STRIDE * number, home)
         found.append((variant, home / "dataset"))
@@ -229,6 +242,38 @@ def test_random_images_that_scored_otherwise_stand_beside_their_own_row(tmp_path
 
     names = [row.recipe for row in table.rows if row.kind == "random"]
     assert names == ["random beside one", "random beside two"]
+
+
+def test_mosaics_of_random_images_have_a_row_of_their_own_beside_sets_without_any(tmp_path):
+    table = tabulate((), [*built(tmp_path, "one"), *built(tmp_path, "two", packed=PACKED)])
+
+    assert [(row.kind, row.recipe) for row in table.rows] == [
+        ("random", "random"), ("packed", "random, packed"), ("distilled", "one"),
+        ("distilled", "two"),
+    ]  # fmt: skip
+    assert table.rows[0].figures.keys() == {"top1.rnd_hard"}
+    assert table.rows[1].figures.keys() == {"top1.rnd_packed_hard"}
+    assert table.rows[1].figures["top1.rnd_packed_hard"].value == pytest.approx(0.62)
+    assert table.rows[3].figures["gain_packed_hard"].value == pytest.approx(0.18)  # 0.80 - 0.62
+    assert "gain_packed_hard" not in table.rows[2].figures
+
+
+def test_mosaics_of_random_images_are_shown_with_the_gain_over_them(tmp_path):
+    both = tabulate((), [*built(tmp_path, "one"), *built(tmp_path, "two", packed=PACKED)])
+
+    lines = markdown("x", "", both).splitlines()
+
+    header, packed, two = (
+        next(line.split(" | ") for line in lines if line.startswith(f"| {word} |"))
+        for word in ("images", "random, packed", "two")
+    )
+    column = header.index("gain over packed, hard")
+    assert packed[header.index("hard")].startswith("62.0")
+    assert packed[column] == ""
+    assert two[column].startswith("+18.0")
+    assert "`random, packed`: mosaics of random real images" in "\n".join(lines)
+    alone = markdown("x", "", tabulate((), built(tmp_path / "alone", "one")))
+    assert "packed" not in alone
 
 
 def test_seeds_weigh_the_same_and_both_intervals_are_kept_apart(tmp_path):
