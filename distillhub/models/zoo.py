@@ -94,6 +94,8 @@ class WeightsFile(NamedTuple):
     std: tuple[float, ...] | None = None
     input_shape: tuple[int, int, int] | None = None
     class_names: tuple[str, ...] | None = None
+    num_classes: int | None = None
+    """Outputs."""
 
 
 def find_weights(spec: ModelSpec, *, base: Path | None = None) -> WeightsFile:
@@ -189,8 +191,9 @@ def _described(path: Path, header: Mapping[str, JsonValue]) -> WeightsFile:
     if not header:
         return WeightsFile(path)
     facts = FileFacts.model_validate(header)
+    shape = (facts.channels, facts.height, facts.width)
     return WeightsFile(
-        path, facts.mean, facts.std, (facts.channels, facts.height, facts.width), facts.class_names
+        path, facts.mean, facts.std, shape, facts.class_names, num_classes=facts.num_classes
     )
 
 
@@ -301,7 +304,10 @@ def _timm_weights(spec: ModelSpec) -> WeightsFile:
         path = Path(
             hf_hub_download(config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
         )
-    return WeightsFile(path, tuple(config.mean), tuple(config.std), tuple(config.input_size))
+    shape = tuple(config.input_size)
+    return WeightsFile(
+        path, tuple(config.mean), tuple(config.std), shape, num_classes=config.num_classes
+    )
 
 
 def _torchvision_weights(spec: ModelSpec) -> WeightsFile:
@@ -331,9 +337,9 @@ def _torchvision_weights(spec: ModelSpec) -> WeightsFile:
             torch.hub.download_url_to_file(entry.url, str(path), prefix, progress=False)
     looks = entry.transforms()
     side = looks.crop_size[0]
-    return WeightsFile(
-        path, tuple(looks.mean), tuple(looks.std), (3, side, side), tuple(entry.meta["categories"])
-    )
+    names = tuple(entry.meta["categories"])
+    shape = (3, side, side)
+    return WeightsFile(path, tuple(looks.mean), tuple(looks.std), shape, names, len(names))
 
 
 @contextmanager

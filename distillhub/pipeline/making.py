@@ -7,6 +7,7 @@ import functools
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from distillhub.data import codec
 from distillhub.data.sources import RealData, open_split
 from distillhub.data.specs import ImageFormat, SourceSpec
 from distillhub.digests import fingerprint
-from distillhub.errors import DivergedError, PipelineError
+from distillhub.errors import DivergedError, PipelineError, RecipeError
 from distillhub.methods._base import Assembly, Method, Synthesis
 from distillhub.models import training, weights
 from distillhub.models.specs import GeneratorSpec, ModelSpec, NetworkSpec, TrainSpec
@@ -32,6 +33,7 @@ from distillhub.pipeline.checkpoint import drive, load_tensors, save_tensors
 from distillhub.pipeline.chunks import encoded, kept_tensors, numbered
 from distillhub.pipeline.files import replaced_folder, write_json
 from distillhub.pipeline.generators import make_generator
+from distillhub.pipeline.heads import checked_top1, outputs_of
 from distillhub.pipeline.naming import named_images
 from distillhub.pipeline.project import WEIGHTS
 from distillhub.pipeline.run import StageRun
@@ -128,11 +130,10 @@ def _make_network(
         )
         classifier, top1, steps = trained.classifier, trained.top1, trained.steps
     else:
-        classifier = _fetch(run, spec, data)
-        top1, steps = (
-            training.accuracy(classifier.to(run.device), data.held_out, device=run.device),
-            None,
-        )
+        with _about(role):
+            classifier, steps = _fetch(run, spec, data).to(run.device), None
+            seen = training.predict(classifier, data.held_out, device=run.device)
+            top1 = checked_top1(spec, seen, data.held_out.labels, data.class_names)
     record = {"spec": spec.model_dump(mode="json"), "top1": top1, "steps": steps}
     weights.save(classifier.cpu(), folder, "network", record)
 
@@ -142,24 +143,23 @@ def _fetch(run: StageRun, spec: ModelSpec, data: RealData) -> Classifier:
     shape = (data.channels, data.height, data.width)
     base = run.project.state / WEIGHTS
     classifier = pretrained(spec, base=base, input_shape=shape, mean=data.mean, std=data.std)
-    names = classifier.class_names
-    if names is not None and names != data.class_names and set(data.class_names) <= set(names):
-        outputs = [names.index(name) for name in data.class_names]
-        classifier = pretrained(
-            spec, base=base, input_shape=shape, mean=data.mean, std=data.std, outputs=outputs
-        )
-    if classifier.num_classes != data.num_classes or classifier.class_names not in (
-        None,
-        data.class_names,
-    ):
-        raise PipelineError(
-            f"{spec.arch} with weights {spec.weights} knows {classifier.num_classes} classes, "
-            f"and not in the order of the data set's {data.num_classes}",
-            where="models",
-            mend="give class_names of the weights, name weights trained on these classes, "
-            "or train a network here",
-        )
+    outputs = outputs_of(spec, classifier.class_names, classifier.num_classes, data.class_names)
+    if outputs is None:
+        return classifier
+    classifier = pretrained(
+        spec, base=base, input_shape=shape, mean=data.mean, std=data.std, outputs=outputs
+    )
+    classifier.class_names = data.class_names
     return classifier
+
+
+@contextmanager
+def _about(role: str) -> Iterator[None]:
+    """What is wrong with a network names its role."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError.of(f._replace(where=f"{role}.{f.where}") for f in error.faults) from error
 
 
 # ---- synthesize

@@ -17,6 +17,7 @@ from distillhub.models.zoo import build, find_weights, parse_arch
 from distillhub.pipeline.bases import Link, base_digests, compared, find_built, link
 from distillhub.pipeline.files import storage_errors, write_text
 from distillhub.pipeline.generators import generator_faults, pinned_generator
+from distillhub.pipeline.heads import outputs_of
 from distillhub.pipeline.project import WEIGHTS, Project
 from distillhub.pipeline.versions import CODE
 from distillhub.recipe.loading import load_recipe, load_resolved
@@ -106,12 +107,14 @@ def resolve(recipe: Recipe, path: Path, project: Project, kept: DataPin | None) 
     pinned = recipe.model_copy(update={"dataset": dataset})
     faults = list(_impossible(pinned, path))
     faults += generator_faults(pinned, path)
-    observers = []
     generator = pinned.generator
-    teacher = recipe.teacher
+    networks: dict[str, NetworkSpec] = {}
+    for role, spec in recipe.networks.items():
+        try:
+            networks[role] = _pinned(spec, role, pin.class_names, path, project)
+        except RecipeError as error:
+            faults += error.faults
     try:
-        teacher = None if recipe.teacher is None else _pinned(recipe.teacher, path, project)
-        observers = [_pinned(spec, path, project) for spec in recipe.observers]
         if generator is not None and not faults:
             generator = pinned_generator(generator, pinned, path, project)
     except RecipeError as error:
@@ -123,8 +126,8 @@ def resolve(recipe: Recipe, path: Path, project: Project, kept: DataPin | None) 
         **{
             **fields,
             "method": recipe.method.settled(pinned.target),
-            "teacher": teacher,
-            "observers": tuple(observers),
+            "teacher": networks.pop("teacher", None),
+            "observers": tuple(networks.values()),
             "generator": generator,
             "code": CODE,
         }
@@ -187,16 +190,6 @@ def _impossible(recipe: Recipe, path: Path) -> Iterator[Fault]:
         )
     for sentence in recipe.method.check(recipe.target, pin.counts):
         yield Fault(sentence, f"{path}: method", "change the method's keys or the data set")
-    for role, spec in recipe.networks.items():
-        names = spec.class_names if isinstance(spec, ModelSpec) else None
-        if names is not None and not set(pin.class_names) <= set(names):
-            unknown = sorted(set(pin.class_names) - set(names))
-            yield Fault(
-                f"{role} does not know {len(unknown)} of the data set's {len(pin.class_names)} "
-                f"classes, e.g. '{unknown[0]}'",
-                f"{path}: {role}.class_names",
-                "list the class of every output of the weights, or train a network",
-            )
     yield from _too_deep(recipe, path)
     if recipe.evaluate and pin.test is None:
         yield Fault(
@@ -249,20 +242,30 @@ def _too_deep(recipe: Recipe, path: Path) -> Iterator[Fault]:
             yield Fault(str(error), f"{path}: {key}", "choose a shallower network or larger images")
 
 
-def _pinned(spec: NetworkSpec, path: Path, project: Project) -> NetworkSpec:
-    """Existing weights are pinned by their sha256.
+def _pinned(
+    spec: NetworkSpec, role: str, classes: tuple[str, ...], path: Path, project: Project
+) -> NetworkSpec:
+    """Existing weights are pinned by their sha256, if they know the classes of the data set.
 
     A file is copied into the project's state under that name.
     """
     if not isinstance(spec, ModelSpec):
         return spec
     kept = project.state / WEIGHTS / f"{spec.sha256}.safetensors"
-    found = (
-        kept
-        if spec.sha256 is not None and kept.exists()
-        else find_weights(spec, base=path.parent).path
-    )
-    digest = sha256_of(found)
+    if spec.sha256 is not None and kept.exists():
+        own = spec.model_copy(update={"weights": kept.name})
+        facts = find_weights(own, base=kept.parent)
+    else:
+        facts = find_weights(spec, base=path.parent)
+    count = facts.num_classes or len(spec.class_names or ())
+    if count:
+        try:
+            outputs_of(spec, facts.class_names, count, classes)
+        except RecipeError as error:
+            raise RecipeError.of(
+                f._replace(where=f"{path}: {role}.{f.where}") for f in error.faults
+            ) from error
+    found, digest = facts.path, sha256_of(facts.path)
     if spec.sha256 not in (None, digest):
         raise RecipeError(
             f"sha256 of {spec.weights} is {digest}, the recipe says {spec.sha256}",

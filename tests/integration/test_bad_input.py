@@ -73,7 +73,7 @@ def command(folder, text: str, name: str = "recipe.yaml"):
         ("arch: convnet2-w8, steps: 2", "arch: convent2, steps: 2", 3, "convnet"),
         ("arch: convnet2-w8, steps: 2", "arch: convnet9, steps: 2", 3, "depth 9 halves"),
         ("arch: convnet2-w8}", "arch: convnet2-w8-bn}", 3, "batch norm"),
-        ("steps: 2}", "weights: three.safetensors}", 4, "knows 3 classes"),
+        ("steps: 2}", "weights: three.safetensors}", 3, "knows 3 classes"),
         ("steps: 2}", "weights: none.safetensors}", 4, "none.safetensors"),
         ("iterations: 2,", "iterations: 2, lr_img: 1.0e+38,", 4, "at step"),
     ],
