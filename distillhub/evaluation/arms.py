@@ -21,7 +21,13 @@ def protocol_of(planned: PlannedRun) -> Protocol:
 
 
 def arms_of(
-    spec: EvalSpec, arch: str, *, soft: bool, teacher: bool = False, mosaics: bool = False
+    spec: EvalSpec,
+    arch: str,
+    *,
+    soft: bool,
+    teacher: bool = False,
+    mosaics: bool = False,
+    whole: bool = False,
 ) -> tuple[Arm, ...]:
     """The arms of one student.
 
@@ -33,12 +39,14 @@ def arms_of(
         soft: Whether the set holds soft labels.
         teacher: Whether there is a teacher to label batches online.
         mosaics: Whether the stored images are mosaics.
+        whole: Whether the soft labels are of whole images, not of views.
 
     Raises:
         ValueError: If an arm is asked for without the labels, the teacher or the mosaics that it
-            needs.
+            needs, or with labels of whole images where the protocol mixes them.
     """
-    regimes = protocols.get(spec.protocol).regimes
+    protocol = protocols.get(spec.protocol)
+    regimes = protocol.regimes
     if spec.arms == "auto":
         known = {"hard": True, "soft_stored": soft, "soft_online": teacher}
         at_hand = [regime for regime in regimes if known[regime]]
@@ -58,6 +66,11 @@ def arms_of(
         packed = [arm for arm in named if arm in PACKED and not mosaics]
         if packed:
             raise ValueError(f"arm {packed[0]} stands beside mosaics, and this set has none")
+    if whole and protocol.mixes and any(regime_of(arm) == "soft_stored" for arm in named):
+        raise ValueError(
+            f"protocol {protocol.name} mixes images, and the stored labels are of whole ones: "
+            "they need a views: block in relabel:"
+        )
     if spec.augment_arms and "hard" in regimes:
         named += [arm for arm in PLAIN if arm not in named]
     return tuple(arm for arm in named if arm != "full_hard" or arch not in spec.full_cited)

@@ -129,6 +129,9 @@ def contradictions(recipe: Recipe) -> Iterator[Fault]:
                 soft=recipe.relabel is not None,
                 teacher=bool(recipe.labelling),
                 mosaics=recipe.method.grid > 1,
+                whole=recipe.method.grid == 1
+                and recipe.relabel is not None
+                and recipe.relabel.views is None,
             )
         except ValueError as error:
             yield Fault(
