@@ -93,3 +93,18 @@ def test_shapes_that_differ_are_named():
 def test_a_temperature_of_zero_is_refused():
     with pytest.raises(ValueError, match="temperature 0 is not positive"):
         kl_divergence(LOGITS, LOGITS, temperature=0)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_rded_a7_the_gradient_of_kl_at_a_high_temperature_is_the_centred_difference(scaled):
+    ours = LOGITS.double().clone().requires_grad_()
+    theirs = LOGITS.double().flip(0) * 2
+    temperature = 1e4
+    n, classes = ours.shape
+
+    kl_divergence(ours, theirs, temperature=temperature, scaled=scaled).backward()
+
+    difference = ours.detach() - theirs
+    centred = difference - difference.mean(1, keepdim=True)
+    size = n * classes * (1 if scaled else temperature**2)
+    torch.testing.assert_close(ours.grad * size, centred, atol=1e-3, rtol=1e-3)

@@ -90,3 +90,24 @@ def test_an_unknown_operation_is_refused():
         randaugment.apply(
             torch.zeros(1, 1, 4, 4), torch.tensor([[14, 30, 255, 255]], dtype=torch.uint8)
         )
+
+
+def test_drawn_operations_are_those_of_torchvisions_defaults():
+    drawn = randaugment.draw(7000, generator=torch.Generator().manual_seed(0)).long()
+
+    pairs = drawn.reshape(-1, 2)
+    counts = pairs[:, 0].bincount(minlength=14)
+    assert drawn.shape == (7000, 4)  # two operations
+    assert counts.min() > 850  # of 1000 expected, standard deviation 31
+    assert counts.max() < 1150
+    for number in range(14):
+        levels = pairs[pairs[:, 0] == number, 1].unique().tolist()
+        assert levels == ([21, 39] if number in randaugment.SIGNED else [39]), number  # 30 -+ 9
+
+
+def test_signs_fall_either_way_alike():
+    drawn = randaugment.draw(7000, generator=torch.Generator().manual_seed(0)).long()
+    pairs = drawn.reshape(-1, 2)
+    signed = pairs[(pairs[:, 0] >= 1) & (pairs[:, 0] <= 9), 1]
+
+    assert (signed == 21).double().mean().item() == pytest.approx(0.5, abs=0.03)

@@ -2,7 +2,15 @@ import math
 
 import pytest
 
-from distillhub.ops.schedules import cosine, linear, stepwise, warmup, warmup_cosine
+from distillhub.ops.schedules import (
+    cosine,
+    linear,
+    settled,
+    ssrs,
+    stepwise,
+    warmup,
+    warmup_cosine,
+)
 
 
 def test_cosine_goes_from_one_through_a_half_to_zero():
@@ -57,3 +65,33 @@ def test_cosine_follows_the_warmup_without_a_jump():
 def test_a_step_beyond_the_end_is_refused():
     with pytest.raises(ValueError, match=r"step 9 lies outside 0 \.\. 8"):
         cosine(9, 8)
+
+
+def test_14_08_ssrs_falls_at_five_sixths_to_a_sixth_and_ends_at_zero():
+    c = 0.5 * (1 + math.cos(5 * math.pi / 12))  # 0.6294
+
+    factors = [ssrs(step, 6000, stretch=2) for step in (2500, 5000, 5001, 6000)]
+
+    half_way = 0.5 * (1 + math.cos(math.pi * 2500 / 12000))
+    assert factors == pytest.approx([half_way, c, c * 999 / 6000, 0], abs=1e-12)
+    assert factors[2] == pytest.approx(c / 6, rel=2e-3)
+
+
+def test_ssrs_lies_inside_its_steps():
+    with pytest.raises(ValueError, match="lies outside"):
+        ssrs(7, 6, stretch=2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "before", "expected"),
+    [
+        (0.99, 1.0, True),  # by 0.01, which is 1.01 %
+        (0.97, 1.0, False),  # by 0.03
+        (99.0, 100.0, False),  # 1 %, but by 1
+        (0.0105, 0.01, False),  # by 0.0005, but that is 4.8 %
+        (1.01, 1.0, True),  # a loss that rises settles too
+        (0.5, math.inf, False),  # nothing before
+    ],
+)
+def test_a_loss_settles_when_it_changes_little_in_both_measures(loss, before, expected):
+    assert settled(loss, before) is expected
