@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from pydantic import Field, JsonValue
@@ -101,10 +101,10 @@ LatentShape = tuple[int, int, int]
 
 
 class CostPart(NamedTuple):
-    """A share of the work of a method that samples from a generator.
+    """A share of the work of a method that samples from a generator or uses several networks.
 
-    Either `network` names whose forward passes it is, or `flops` and `probe` tell what a call is:
-    the latents' shape is that of the recipe's generator, which the method does not know.
+    Either `network` names whose passes it is, or `flops` and `probe` tell what a call is: the
+    latents' shape is that of the recipe's generator, which the method does not know.
     """
 
     name: str
@@ -113,13 +113,17 @@ class CostPart(NamedTuple):
     """One after another, over all units."""
     rows: int
     """Latents or images per call; a guided sample counts twice, with its label and without."""
-    network: Literal["generator", "encoder", "decoder"] | None = None
+    network: str | None = None
+    """`generator`, `encoder` or `decoder`; `observer-0`, ...; `observers`: all of the recipe take
+    the calls in turn; `every observer`: each of them makes all calls."""
     flops: Callable[[LatentShape], float] | None = None
     """Of one call, 2 per multiply-add."""
     probe: Callable[[LatentShape, torch.device], Callable[[], object]] | None = None
     """Prepares one call, to be timed."""
     shared: bool = False
-    """Kept as a resource: recipes with the same generator and settings do it once."""
+    """Kept as a resource: recipes with the same networks and settings do it once."""
+    backward: bool = False
+    """Whether gradients go back through an observer, whose weights are frozen."""
 
 
 class Cost(NamedTuple):
@@ -134,7 +138,7 @@ class Cost(NamedTuple):
     backward: int = 0
     """Images per step that go through it and back."""
     parts: tuple[CostPart, ...] = ()
-    """The same work by parts, where a generator does it; then `arch` is None."""
+    """The same work by parts, where a generator or several networks do it; then `arch` is None."""
 
 
 class Workbench(Protocol):
@@ -150,6 +154,9 @@ class Workbench(Protocol):
 
     def weights(self, role: str) -> str:
         """The sha256 of the weights of a network of the recipe."""
+
+    def observers(self) -> tuple[str, ...]:
+        """The roles of the recipe's `observers:`, in order."""
 
     def diffusion(self) -> Diffusion:
         """The recipe's `generator:`, frozen, on the device; made once per process."""
@@ -211,7 +218,7 @@ class Method(Spec):
 
     paper: ClassVar[Paper]
     real_pixels: ClassVar[bool] = False
-    """Whether the images are copies of real ones by construction."""
+    """Whether the images are copies of real ones by construction, or made of parts of them."""
     texture: ClassVar[float] = 0.0
     """Noise that makes real images as hard to compress as this method's: standard deviation in
     [0, 1] pixels."""
@@ -268,6 +275,11 @@ class Method(Spec):
     def check(self, target: Target, counts: Sequence[int]) -> Iterator[str]:
         """What makes this method impossible here (`counts`: training images per class)."""
         del target, counts
+        yield from ()
+
+    def check_observers(self, target: Target, archs: Sequence[str]) -> Iterator[str]:
+        """What makes this method impossible with its observers (`archs`: their architectures)."""
+        del target, archs
         yield from ()
 
     def check_bases(self, target: Target, ipcs: Mapping[str, int]) -> Iterator[str]:

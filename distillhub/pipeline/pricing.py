@@ -164,7 +164,10 @@ class Pricing(NamedTuple):
             for images in self.base_images:
                 yield from self._student(spec.protocol, arch, images, students)
         for part in cost.parts:
-            yield self._part(part, method.name)
+            if part.network is not None and "observer" in part.network:
+                yield from self._guided(part, method.name)
+            else:
+                yield self._part(part, method.name)
         if not cost.parts and cost.arch is None:
             yield Task("synthesize", f"{method.name}, {cost.steps:,} steps without a network")
         elif cost.arch is not None:
@@ -205,6 +208,23 @@ class Pricing(NamedTuple):
                 f"{method} {part.name} {key[:16]}", flops, lambda: probe(sizes.latent, device)
             )
         return Task("synthesize", work, part.calls, flops, rate)
+
+    def _guided(self, part: CostPart, method: str) -> Iterator[Task]:
+        """The same of a method that observers guide: the shares of each of them."""
+        archs = {r: spec.arch for r, spec in self.recipe.networks.items() if r != "teacher"}
+        if part.network in archs:
+            archs = {part.network: archs[part.network]}
+        measure = self.rates.pixels if part.backward else self.rates.forward
+        classes, passes = self.recipe.target.num_classes, 2 if part.backward else 1
+        kernels = TRAIN_KERNELS if part.backward else LOOK_KERNELS
+        for place, arch in enumerate(archs.values()):
+            in_turn = len(range(place, part.calls, len(archs)))
+            calls = in_turn if part.network == "observers" else part.calls
+            shared = ", shared" if part.shared else ""
+            work = f"{method}: {part.name}, {calls:,} calls of {arch}{shared}"
+            rate = measure(arch, self._shape, classes, part.rows)
+            flops = passes * part.rows * self._flops(arch)
+            yield Task("synthesize", work, calls, flops, rate, kernels=kernels)
 
     def _autoencoder(self) -> tuple[float, float]:
         """FLOPs of encoding and of decoding an image; none where latents are pixels."""

@@ -93,6 +93,17 @@ class Rates:
         name = f"forward {arch} {shape} {num_classes}"
         return self.scaled(name, batch, flops, prepare, grad=False)
 
+    def pixels(self, arch: str, shape: tuple[int, int, int], num_classes: int, batch: int) -> Rate:
+        """Gradients of `batch` images under a frozen network."""
+
+        def prepare(rows: int) -> Callable[[], object]:
+            net = _network(arch, shape, num_classes).to(self.device).freeze()
+            images = self._noise((rows, *shape)).requires_grad_()
+            return lambda: torch.autograd.grad(net(images).square().mean(), images)
+
+        flops = 2 * self.network_flops(arch, shape, num_classes)
+        return self.scaled(f"pixels {arch} {shape} {num_classes}", batch, flops, prepare)
+
     def training(
         self,
         arch: str,
