@@ -45,7 +45,7 @@ EDC = Protocol(
     best_last=1.0,
 )
 BARE = EDC.plain().model_copy(update={"ema": None, "ce_weight": 0.0})
-STEADY = {"schedule": "alrs", "zeta": None, "gamma": 0.5, "lr": 1e-4, "batch": 4}
+STEADY = {"schedule": "alrs", "zeta": None, "gamma": 0.5, "lr": 1e-5, "batch": 4}
 ALRS = BARE.model_copy(update=STEADY)
 """Its loss hardly changes: without batch norm that of an image does not depend on its batch."""
 MIXUP = EDC.model_copy(update={"cutmix": False, "mixup": 0.8})

@@ -193,6 +193,27 @@ def test_digests_of_the_first_protocols_stay(name, digest):
     assert protocols.get(name).sha256 == digest
 
 
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("digits-1", "676f7c6ee632"),
+        ("smoke-cpu-1", "72e97f2e0ff1"),
+        ("lowres-1", "6797d5f0a99c"),
+        ("hard-1", "621f7135fc2a"),
+        ("soft-1", "aea2f65a91c0"),
+        ("smoke-online-1", "0e649d1b5db6"),
+        ("dsco-hard-1", "3e1b9446990b"),
+        ("dsco-hard-paper-1", "019089fcc3b7"),
+        ("dsco-soft-1", "f61d948619c6"),
+        ("dsco-soft-script-1", "89f440cc0c9f"),
+        ("dsco-in1k-1", "10c5d9b0ff23"),
+        ("dsco-in1k-high-1", "9bf334d5dbb8"),
+    ],
+)
+def test_digests_of_published_protocols_stay(name, digest):
+    assert protocols.get(name).sha256.startswith(digest)
+
+
 def test_the_source_is_not_in_the_digest():
     assert HARD.model_copy(update={"source": "elsewhere"}).sha256 == HARD.sha256
 
