@@ -109,7 +109,7 @@ class ObserverStatistics:
     def save(self, path: Path) -> None:
         """Write one safetensors file; the same statistics give the same bytes.
 
-        Class tables are rounded to half precision (`statistics_tables`).
+        Of the class tables, what tells classes apart is rounded to half precision.
 
         Raises:
             StorageError: If the folder cannot be written.
