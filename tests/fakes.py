@@ -78,6 +78,10 @@ class TinyBench:
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    def observers(self) -> tuple[str, ...]:
+        """Two of them."""
+        return ("observer-0", "observer-1")
+
     def diffusion(self) -> Diffusion:
         """An untrained transformer on the pixels; the same every time."""
         if not self.diffusions:

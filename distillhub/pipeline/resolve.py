@@ -190,6 +190,9 @@ def _impossible(recipe: Recipe, path: Path) -> Iterator[Fault]:
         )
     for sentence in recipe.method.check(recipe.target, pin.counts):
         yield Fault(sentence, f"{path}: method", "change the method's keys or the data set")
+    archs = [observer.arch for observer in recipe.observers]
+    for sentence in recipe.method.check_observers(recipe.target, archs):
+        yield Fault(sentence, f"{path}: method", "change the method's keys or the observers")
     yield from _too_deep(recipe, path)
     if recipe.evaluate and pin.test is None:
         yield Fault(

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Generator, Mapping
+from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
 
@@ -70,6 +71,15 @@ class PipelineBench:
     def weights(self, role: str) -> str:
         """The sha256 of the weights of a network of the recipe."""
         return weights.read_record(self._models, role).sha256
+
+    def observers(self) -> tuple[str, ...]:
+        """The roles of the recipe's `observers:`, in order."""
+        return tuple(
+            takewhile(
+                lambda role: (self._models / f"{role}.json").exists(),
+                (f"observer-{number}" for number in count()),
+            )
+        )
 
     @functools.cache  # noqa: B019 - lives as long as the stage
     def diffusion(self) -> Diffusion:
