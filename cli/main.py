@@ -27,6 +27,7 @@ from distillhub_cli import (
     sign,
     sweep,
     train,
+    use,
 )
 from distillhub_cli.output import output
 
@@ -97,12 +98,27 @@ def options(
     """From a recipe to a distilled image dataset that loads, is scored and can be verified."""
 
 
-def _add(panel: str, command: Callable[..., None], *examples: str, name: str | None = None) -> None:
+uses = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(
+    uses,
+    name="use",
+    rich_help_panel="Use",
+    help="Put a dataset to a further use: continual learning, network slimming.",
+)
+
+
+def _add(
+    panel: str,
+    command: Callable[..., None],
+    *examples: str,
+    name: str | None = None,
+    to: typer.Typer = app,
+) -> None:
     """Put a command into a panel of the help; its examples stand below its options."""
     epilog = "\n\n".join(
         [f"Example{'s' if len(examples) > 1 else ''}:", *(f"  distillhub {e}" for e in examples)]
     )
-    app.command(name, rich_help_panel=panel, epilog=epilog if examples else None)(command)
+    to.command(name, rich_help_panel=panel, epilog=epilog if examples else None)(command)
 
 
 _add("Make", build.build, "build dm_digits_10", "build my.yaml --out mine")
@@ -137,6 +153,20 @@ _add(
     train.train,
     "train dm_digits_10 --test sklearn:digits",
     "train ylecun/mnist --model lenet --steps 500",
+)
+_add(
+    "Use",
+    use.continual,
+    "use continual dm_digits_10 --steps 5",
+    "use continual ./mine --data zalando-datasets/fashion_mnist --runs 3",
+    to=uses,
+)
+_add(
+    "Use",
+    use.slim,
+    "use slim dm_digits_10",
+    "use slim dm_digits_10 --model convnet3-w32-bn --ratios 0,0.5,0.9",
+    to=uses,
 )
 _add("Look", show.show, "show dm_digits_10", "show uoft-cs/cifar10")
 _add(
