@@ -115,3 +115,18 @@ def test_a_snapshot_that_is_taken_late_is_of_the_same_weights():
     late = reports[-1].snapshot()
     assert {n for n in late if n.startswith("ema/")}
     assert all(torch.as_tensor(late[n]).equal(torch.as_tensor(states[-1][n])) for n in late)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_hiding_leaves_the_network_as_it_was(outside):
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, 1.0)
+    average = Average(net, 1.0)
+    nn.init.constant_(net.weight, 2.0)
+    if outside:
+        average.show()
+
+    with average.hidden():
+        assert net.weight.item() == 2.0
+
+    assert net.weight.item() == (1.0 if outside else 2.0)
