@@ -139,6 +139,8 @@ class Cost(NamedTuple):
     """Images per step that go through it and back."""
     parts: tuple[CostPart, ...] = ()
     """The same work by parts, where a generator or several networks do it; then `arch` is None."""
+    trained: CostPart | None = None
+    """Steps of training networks of `arch` on real images, once for all recipes that share them."""
 
 
 class Workbench(Protocol):
@@ -157,6 +159,9 @@ class Workbench(Protocol):
 
     def observers(self) -> tuple[str, ...]:
         """The roles of the recipe's `observers:`, in order."""
+
+    def file(self, name: str) -> Path:
+        """A file that `Method.files` names."""
 
     def diffusion(self) -> Diffusion:
         """The recipe's `generator:`, frozen, on the device; made once per process."""
@@ -241,6 +246,16 @@ class Method(Spec):
     def bases(self) -> tuple[str, ...]:
         """Builds it rests on: names of recipes beside its own, or paths from there."""
         return ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that it reads: paths from the recipe's folder; of a resolved recipe, digests."""
+        return ()
+
+    def with_files(self, names: Mapping[str, str]) -> Self:
+        """The same with other names for its files."""
+        del names
+        return self
 
     @property
     def students(self) -> tuple[StudentSpec, ...]:

@@ -19,8 +19,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distillhub.methods._base import Cost, Method, Synthesis, Workbench
-from distillhub.methods._matching import Strategy, augment, refuse_divergence, span
+from distillhub.methods._base import Cost, CostPart, Method, Synthesis, Workbench
+from distillhub.methods._matching import (
+    Precision,
+    Strategy,
+    arithmetic,
+    augment,
+    refuse_divergence,
+    span,
+)
 from distillhub.models.classifier import Classifier
 from distillhub.models.queue import (
     SEGMENT,
@@ -65,12 +72,20 @@ class QueueMatching(Method):
     """`real`: every sub-image from a real image of its own; `noise`: standard normal."""
     dsa: Strategy | None = "color_crop_cutout_flip_scale_rotate"
     """Families of the augmentation; null: none. The authors flip digits, too."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is autocast in matching; statistics, losses and images stay float32."""
+    precision: Precision = "float32"
+    """Of matching (`_matching.arithmetic`); statistics, losses and images stay float32."""
+    compile: bool = False
+    """Whether the embedding is compiled, which needs a compiler for the device at hand: worth it
+    for long runs on GPUs; on a CPU it runs fused as it is."""
 
     @property
     def grid(self) -> int:
         """Sub-images per side of a stored image."""
+        return self.formation
+
+    @property
+    def start_formation(self) -> int:
+        """Real images per side of a stored image at the start."""
         return self.formation
 
     def plan(self, target: Target) -> Iterator[Group]:
@@ -97,7 +112,7 @@ class QueueMatching(Method):
         for step in range(start, self.iterations):
             net, accuracy = film.network(step)
             draws = [self._draw(step, label, bench) for label in labels]
-            with torch.autocast(bench.device.type, torch.bfloat16, self.precision == "bfloat16"):
+            with arithmetic(self.precision, bench.device):
                 real = self._real(net, pools, labels, draws, step, bench, single=single)
                 losses, gradient = self._match(net, x, labels, real, draws, accuracy)
             refuse_divergence(losses, step, units, "lower method.lr_img or method.ce_weight")
@@ -111,10 +126,11 @@ class QueueMatching(Method):
 
     def check(self, target: Target, counts: Sequence[int]) -> Iterator[str]:
         """Sides must be multiples of the formation, and the network must fit the images."""
-        if target.height % self.formation or target.width % self.formation:
+        parts = max(self.formation, self.start_formation)
+        if target.height % parts or target.width % parts:
             yield (
                 f"images of {target.height} x {target.width} pixels cannot be cut into "
-                f"{self.formation} x {self.formation} sub-images; set formation: 1 or another size"
+                f"{parts} x {parts} sub-images; set formation: 1 or another size"
             )
         half = (0.5,) * target.channels
         blank = torch.zeros(1, target.channels, target.height, target.width, dtype=torch.uint8)
@@ -140,16 +156,18 @@ class QueueMatching(Method):
                 yield f"class {label} has {count} training image; a deviation needs two"
 
     def cost(self, target: Target, counts: Sequence[int]) -> Cost:
-        """The iterations of all calls; the queue's steps weigh as much as their images."""
+        """The iterations of all calls, and the queue, which is made in whole segments."""
         calls = -(-target.num_classes // self.together)
         real = sum(self._batch(count) for count in counts)
         synthetic = target.num_classes * target.ipc * self.formation**2
-        trained = self.queue.fetch * self.queue.train_steps * self.queue.batch
+        queue = self.queue
+        steps = -(-self.iterations // SEGMENT) * SEGMENT * queue.fetch * queue.train_steps
         return Cost(
             self.iterations * calls,
-            self.queue.arch,
+            queue.arch,
             forward=max(1, real // calls),
-            backward=max(1, (synthetic + trained) // calls),
+            backward=max(1, synthetic // calls),
+            trained=CostPart("queue of networks", steps, queue.batch, backward=True, shared=True),
         )
 
     def _batch(self, count: int) -> int:
@@ -163,13 +181,18 @@ class QueueMatching(Method):
         if self.init == "noise":
             shape = (count, data.channels, data.height, data.width)
             return torch.randn(shape, generator=generator)
-        pool = data.rows_of(label)
-        wanted = count * self.formation**2
-        if self.formation == 1 and wanted <= len(pool):
+        pool, parts = data.rows_of(label), self.start_formation
+        wanted = count * parts**2
+        if parts == 1 and wanted <= len(pool):
             rows = pool[torch.randperm(len(pool), generator=generator)[:wanted]]
         else:  # sub-images are drawn one by one, so a real image may come twice
             rows = pool[torch.randint(len(pool), (wanted,), generator=generator)]
-        return pack(normalize(data.images(rows), data.mean, data.std), self.formation)
+        return pack(normalize(data.images(rows), data.mean, data.std), parts)
+
+    def _embed(self, net: Classifier, x: Tensor) -> Tensor:
+        """Phi of normalised images [n, C, H, W]: [n, D]."""
+        embed = torch.compile(net.features_normalized) if self.compile else net.features_normalized
+        return embed(x)
 
     def _draw(self, step: int, label: int, bench: Workbench) -> DsaParams | None:
         """The omega of an iteration and class."""
@@ -202,7 +225,7 @@ class QueueMatching(Method):
             batch = normalize(images, bench.data.mean, bench.data.std)
             batch = augment(batch, draw)
             features = torch.cat(
-                [net.features_normalized(part).float() for part in torch.split(batch, span(batch))]
+                [self._embed(net, part).float() for part in torch.split(batch, span(batch))]
             )
             if single:
                 features = _easiest(net, features, label)
@@ -235,7 +258,7 @@ class QueueMatching(Method):
                     for one, draw in zip(mosaics, draws[these], strict=True)
                 ]
             )
-            features = net.features_normalized(seen)
+            features = self._embed(net, seen)
             logits = net.net.head(features).float()
             own = Moments(*(part[these] for part in real))
             loss = self.distance(own, features.float().view(len(mosaics), subs, -1))

@@ -1,8 +1,10 @@
-"""What the distribution-matching methods share: their augmentation, passes and divergence check."""
+"""What the distribution-matching methods share: augmentation, precision, passes, divergence."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Literal
 
+import torch
 from pydantic import AfterValidator
 from torch import Tensor
 
@@ -21,6 +23,28 @@ def _known(value: str) -> str:
 
 Strategy = Annotated[str, AfterValidator(_known)]
 """Families of DSA, joined by underscores."""
+
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Matching at a precision, within the block alone.
+
+    Args:
+        precision: `float32`; `tf32`: products of float32 with ten bits of mantissa, on GPUs that
+            have them, elsewhere as `float32`; `bfloat16`: autocast.
+        device: Where it is done.
+    """
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = precision == "tf32"
+    try:
+        with torch.autocast(device.type, torch.bfloat16, precision == "bfloat16"):
+            yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def augment(x: Tensor, draw: DsaParams | None) -> Tensor:

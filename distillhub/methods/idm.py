@@ -13,6 +13,15 @@ from distillhub.methods._base import Paper
 from distillhub.methods._distribution import QueueMatching
 from distillhub.ops.bayes import Moments
 from distillhub.ops.matching import squared_mean_distance
+from distillhub.spec import Spec
+
+
+class CompatSpec(Spec):
+    """Faults of the authors' code, to repeat on purpose."""
+
+    swap_start: bool = False
+    """Their Tiny-ImageNet script has the two starts swapped: with mosaics every stored image
+    begins as one real image, whose quarters are then its sub-images; without them as four."""
 
 
 class IDM(QueueMatching):
@@ -21,6 +30,8 @@ class IDM(QueueMatching):
     name: Literal["idm"] = "idm"
     version: Literal[1] = 1
 
+    compat: CompatSpec = CompatSpec()
+
     paper: ClassVar[Paper] = Paper(
         "Improved Distribution Matching for Dataset Condensation",
         "Ganlong Zhao, Guanbin Li, Yipeng Qin, Yizhou Yu",
@@ -28,6 +39,11 @@ class IDM(QueueMatching):
         arxiv="2307.09742",
         code="https://github.com/uitrbn/IDM",
     )
+
+    @property
+    def start_formation(self) -> int:
+        """Real images per side of a stored image at the start."""
+        return 3 - self.formation if self.compat.swap_start else self.formation
 
     def distance(self, real: Moments, synthetic: Tensor) -> Tensor:
         """||mu_r - mu_s||^2 per class."""

@@ -287,21 +287,25 @@ def foretell_image_bytes(recipe: Recipe, data: RealData) -> tuple[int, str]:
 
 
 def foretell_labels(recipe: Recipe, image_bytes: int) -> tuple[int, int]:
-    """Views per image and bytes of all labels with their geometry."""
-    spec, target = recipe.relabel, recipe.target
+    """Views per image and bytes of all labels with their geometry.
+
+    Every sub-image of a mosaic has views of its own.
+    """
+    spec, target, subs = recipe.relabel, recipe.target, recipe.method.grid**2
     if spec is None:
         return 0, 0
-    count = target.num_classes * target.ipc
+    count = target.num_classes * target.ipc * subs
     per_view = bytes_per_view(spec, target.num_classes)
     if spec.views is None:
-        return 1, round(count * per_view)
+        return subs, round(count * per_view)
     if isinstance(spec.count, int):
-        return spec.count, round(spec.count * count * per_view)
+        return spec.count * subs, round(spec.count * count * per_view)
     affordable = spec.budget * image_bytes / (count * per_view)
     if affordable >= spec.max_count:
-        return spec.max_count, round(spec.max_count * count * per_view)
+        return spec.max_count * subs, round(spec.max_count * count * per_view)
     # The budget is filled up to a view that does not fit; half a view is left on average.
-    return max(1, int(affordable)), round(spec.budget * image_bytes - count * per_view / 2)
+    fitting = max(1, int(affordable))
+    return fitting * subs, round(spec.budget * image_bytes - count * per_view / 2)
 
 
 def bytes_per_view(spec: RelabelSpec, num_classes: int) -> float:

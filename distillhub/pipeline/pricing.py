@@ -8,13 +8,13 @@ from typing import NamedTuple
 from distillhub.digests import fingerprint
 from distillhub.errors import RecipeError
 from distillhub.evaluation import protocols
-from distillhub.evaluation.arms import planned_runs
+from distillhub.evaluation.arms import PACKED, planned_runs
 from distillhub.methods._base import CostPart
-from distillhub.models.specs import DiffusionSpec, GeneratorTrainSpec, TrainSpec, VaeTrainSpec
+from distillhub.models.specs import DiffusionSpec, GeneratorTrainSpec, TrainSpec
 from distillhub.pipeline.finished import FOLDER, run_key
 from distillhub.pipeline.generators import GeneratorSizes, generator_sizes
 from distillhub.pipeline.making import training_key
-from distillhub.pipeline.rates import Rate, Rates
+from distillhub.pipeline.rates import Rate, Rates, vae_flops
 from distillhub.pipeline.standins import Family
 from distillhub.pipeline.store import COMPLETE
 from distillhub.pipeline.versions import CODE
@@ -120,7 +120,7 @@ class Pricing(NamedTuple):
 
     def _generator(self, spec: GeneratorTrainSpec) -> Iterator[Task]:
         if spec.vae is not None:
-            flops = 3 * spec.vae.batch * sum(_vae_flops(spec.vae, self._shape))
+            flops = 3 * spec.vae.batch * sum(vae_flops(spec.vae, self._shape))
             rate = Rate(flops / self.rates.speed("convolution"), "FLOPs at the speed here")
             work = f"train autoencoder, {spec.vae.steps:,} steps"
             yield Task("models", work, spec.vae.steps, flops, rate, kernels=TRAIN_KERNELS)
@@ -172,16 +172,23 @@ class Pricing(NamedTuple):
             yield Task("synthesize", f"{method.name}, {cost.steps:,} steps without a network")
         elif cost.arch is not None:
             arch = recipe.networks[cost.arch].arch if cost.arch in recipe.networks else cost.arch
-            classes, each = target.num_classes, self._flops(arch)
-            if cost.forward:
-                rate = self.rates.forward(arch, self._shape, classes, cost.forward)
-                work = f"{method.name}, {cost.steps:,} steps forward"
-                yield Task("synthesize", work, cost.steps, cost.forward * each, rate)
-            if cost.backward:
-                rate = self.rates.training(arch, self._shape, classes, cost.backward)
-                work = f"{method.name}, {cost.steps:,} steps forward and back"
-                flops = 3 * cost.backward * each
-                yield Task("synthesize", work, cost.steps, flops, rate, kernels=TRAIN_KERNELS)
+            for rows, passes, way in (
+                (cost.forward, 1, "forward"), (cost.backward, 3, "forward and back")
+            ):  # fmt: skip
+                if rows:
+                    work = f"{method.name}, {cost.steps:,} steps {way}"
+                    yield self._steps(work, cost.steps, rows, arch, passes)
+            if (queue := cost.trained) is not None:
+                work = f"{method.name}: {queue.name}, {queue.calls:,} steps, shared"
+                yield self._steps(work, queue.calls, queue.rows, arch, 3)
+
+    def _steps(self, work: str, calls: int, rows: int, arch: str, passes: int) -> Task:
+        """Images through a network; 2 passes: and back to the pixels, 3: to its weights as well."""
+        measure = (self.rates.forward, self.rates.pixels, self.rates.training)[passes - 1]
+        rate = measure(arch, self._shape, self.recipe.target.num_classes, rows)
+        flops = passes * rows * self._flops(arch)
+        kernels = LOOK_KERNELS if passes == 1 else TRAIN_KERNELS
+        return Task("synthesize", work, calls, flops, rate, kernels=kernels)
 
     def _part(self, part: CostPart, method: str) -> Task:
         """A share of the work of a method that samples from a generator."""
@@ -214,17 +221,12 @@ class Pricing(NamedTuple):
         archs = {r: spec.arch for r, spec in self.recipe.networks.items() if r != "teacher"}
         if part.network in archs:
             archs = {part.network: archs[part.network]}
-        measure = self.rates.pixels if part.backward else self.rates.forward
-        classes, passes = self.recipe.target.num_classes, 2 if part.backward else 1
-        kernels = TRAIN_KERNELS if part.backward else LOOK_KERNELS
         for place, arch in enumerate(archs.values()):
             in_turn = len(range(place, part.calls, len(archs)))
             calls = in_turn if part.network == "observers" else part.calls
             shared = ", shared" if part.shared else ""
             work = f"{method}: {part.name}, {calls:,} calls of {arch}{shared}"
-            rate = measure(arch, self._shape, classes, part.rows)
-            flops = passes * part.rows * self._flops(arch)
-            yield Task("synthesize", work, calls, flops, rate, kernels=kernels)
+            yield self._steps(work, calls, part.rows, arch, 2 if part.backward else 1)
 
     def _autoencoder(self) -> tuple[float, float]:
         """FLOPs of encoding and of decoding an image; none where latents are pixels."""
@@ -233,7 +235,7 @@ class Pricing(NamedTuple):
         if isinstance(spec, DiffusionSpec) and spec.vae is not None:
             return ENCODE * height * width, DECODE * height * width
         if isinstance(spec, GeneratorTrainSpec) and spec.vae is not None:
-            return _vae_flops(spec.vae, self._shape)
+            return vae_flops(spec.vae, self._shape)
         return 0.0, 0.0
 
     def _student(self, name: str, arch: str, images: int, count: int) -> Iterator[Task]:
@@ -253,7 +255,7 @@ class Pricing(NamedTuple):
 
     # ---- relabel, evaluate
 
-    def _labels(self, stage: str, work: str, times: int) -> Iterator[Task]:
+    def _labels(self, stage: str, work: str, times: float) -> Iterator[Task]:
         """Soft labels of the set, or of as many random twins."""
         spec = self.recipe.relabel
         if spec is None or not times:
@@ -293,11 +295,10 @@ class Pricing(NamedTuple):
         )
         if not runs:
             yield Task("evaluate", "nothing to evaluate")
-        alike = Counter((r.protocol, r.arch, r.regime) for r in runs if not self._known_run(r))
-        for (name, arch, regime), count in alike.items():
+        counted = [(r, self._train_images(r)) for r in runs if not self._known_run(r)]
+        alike = Counter((r.protocol, r.arch, r.regime, images) for r, images in counted)
+        for (name, arch, regime, images), count in alike.items():
             protocol = protocols.get(name).for_student(arch)
-            full = name.startswith(protocols.REFERENCE)
-            images = pin.train.rows if full else self._images
             length = protocol.length(images, target.num_classes)
             shape = (target.channels, *protocol.resolution(target.height, target.width))
             batch = min(length.batch, images)
@@ -316,8 +317,17 @@ class Pricing(NamedTuple):
         if len(runs) > sum(alike.values()):
             kept = len(runs) - sum(alike.values())
             yield Task("evaluate", f"{kept} runs on the real data: kept from another build")
-        twins = len({run.subset_seed for run in runs if run.arm == "rnd_soft"})
-        yield from self._labels("evaluate", f"labels of {twins} random twins", twins)
+        twins = Counter(arm for arm, _ in {(run.arm, run.subset_seed) for run in runs})
+        plain, packed = twins["rnd_soft"], twins["rnd_packed_soft"]
+        work = f"labels of {plain + packed} random twins"
+        yield from self._labels("evaluate", work, plain / recipe.method.grid**2 + packed)
+
+    def _train_images(self, planned: PlannedRun) -> int:
+        """Of a run: a mosaic gives as many as it has sub-images."""
+        if planned.arm == "full_hard":
+            return self.recipe.dataset.pinned.train.rows
+        whole = planned.arm.startswith("rnd") and planned.arm not in PACKED
+        return self._images * (1 if whole else self.recipe.method.grid**2)
 
     def _known_run(self, planned: PlannedRun) -> bool:
         """Whether a run on the real data was made before; others are only known by their images."""
@@ -330,16 +340,3 @@ class Pricing(NamedTuple):
 def seconds_here(tasks: Iterable[Task]) -> float:
     """Of all tasks, on this machine."""
     return sum(task.seconds for task in tasks)
-
-
-def _vae_flops(spec: VaeTrainSpec, shape: tuple[int, int, int]) -> tuple[float, float]:
-    """FLOPs of encoding and decoding an image: the 3 x 3 convolutions of its residual blocks."""
-    _, height, width = shape
-    encode = decode = 0.0
-    for level, channels in enumerate(spec.widths):
-        pixels = height * width / 4**level
-        conv = 2 * 9 * channels**2 * pixels
-        encode += 2 * conv
-        decode += 4 * conv
-    middle = 2 * 9 * spec.widths[-1] ** 2 * height * width / 4 ** (len(spec.widths) - 1)
-    return encode + 4 * middle, decode + 4 * middle

@@ -21,6 +21,7 @@ from torch.nn import functional
 from distillhub.errors import StorageError
 from distillhub.evaluation.training import augment
 from distillhub.models.dit_arch import DitArch
+from distillhub.models.specs import VaeTrainSpec
 from distillhub.models.zoo import Classifier, build
 from distillhub.pipeline.checkpoint import threads
 from distillhub.pipeline.files import write_json
@@ -294,3 +295,16 @@ def _content(cache: Path) -> dict[str, dict[str, tuple[float, float]]]:
     except (OSError, ValueError):
         return {}
     return content
+
+
+def vae_flops(spec: VaeTrainSpec, shape: tuple[int, int, int]) -> tuple[float, float]:
+    """FLOPs of encoding and decoding an image: the 3 x 3 convolutions of its residual blocks."""
+    _, height, width = shape
+    encode = decode = 0.0
+    for level, channels in enumerate(spec.widths):
+        pixels = height * width / 4**level
+        conv = 2 * 9 * channels**2 * pixels
+        encode += 2 * conv
+        decode += 4 * conv
+    middle = 2 * 9 * spec.widths[-1] ** 2 * height * width / 4 ** (len(spec.widths) - 1)
+    return encode + 4 * middle, decode + 4 * middle

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from distillhub.pipeline.devices import DEVICES
-from distillhub.pipeline.plan import Plan, bytes_per_view, make_plan
-from distillhub.pipeline.pricing import Task
+from distillhub.pipeline.plan import Plan, bytes_per_view, foretell_labels, make_plan
+from distillhub.pipeline.pricing import LOOK, Pricing, Task
 from distillhub.pipeline.project import Project
 from distillhub.pipeline.rates import KEPT, PROBE_FLOPS, Rate, Rates
+from distillhub.pipeline.resolve import resolve
 from distillhub.pipeline.standins import count_flops
+from distillhub.recipe.loading import load_recipe
 from distillhub.relabel.spec import RelabelSpec, ViewSpec
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
@@ -151,3 +153,74 @@ def test_hours_of_a_device_are_its_flops_or_the_starts_of_its_kernels():
 
     assert kind.seconds([large]) == pytest.approx(10 * 1e15 / (0.4 * 989e12))
     assert kind.seconds([small]) == pytest.approx(10 * 50 * 6e-6)
+
+
+MOSAICS = """\
+schema_version: 1
+name: mosaics
+dataset: {id: "sklearn:digits"}
+ipc: 3
+method:
+  name: idm
+  version: 1
+  iterations: 60
+  batch_real: 16
+  queue: {arch: convnet2-w4, batch: 32, train_steps: 3, fetch: 2}
+teacher: {arch: convnet2-w4, steps: 5}
+relabel: {views: {}, count: 2, budget: 9.0}
+evaluate:
+  - {protocol: smoke-cpu-1, students: [convnet2-w4], runs: 2,
+     arms: [syn_hard, rnd_hard, rnd_packed_hard, syn_soft, rnd_soft, rnd_packed_soft]}
+card: {license: cc-by-4.0}
+"""
+
+
+class Untimed(Rates):
+    """Knows work, not seconds."""
+
+    def scaled(self, *_: object, **__: object) -> Rate:
+        return Rate(0.0, "")
+
+
+@pytest.fixture(scope="module")
+def mosaics(tmp_path_factory) -> list[Task]:
+    """The tasks of a build of mosaics whose queue is not there yet; nothing is timed."""
+    root = tmp_path_factory.mktemp("mosaics")
+    (root / "distillhub.toml").write_text("", encoding="utf-8")
+    (root / "recipes").mkdir()
+    path = root / "recipes" / "mosaics.yaml"
+    path.write_text(MOSAICS, encoding="utf-8")
+    project = Project.at(root)
+    recipe = resolve(load_recipe(path), path, project, None)
+    views, _ = foretell_labels(recipe, 1000)
+    rates = Untimed(CPU, root / "rates.json")
+    return list(Pricing(recipe, path, rates, root, views, ()).tasks())
+
+
+def test_a_student_of_mosaics_is_priced_by_their_sub_images(mosaics):
+    runs = {t.work: t for t in mosaics if " runs of " in t.work}
+
+    # 20 epochs of batches of 64: 120 sub-images give 40 steps, 30 whole images 20.
+    assert {work.partition(" of ")[0] + work[-10:]: task.calls for work, task in runs.items()} == {
+        "4 hard runs, 40 steps": 160,
+        "2 hard runs, 20 steps": 40,
+        "4 soft_stored runs, 40 steps": 160,
+        "2 soft_stored runs, 20 steps": 40,
+    }
+
+
+def test_labels_of_mosaics_are_priced_by_their_sub_images(mosaics):
+    looked = {t.work: t.calls * LOOK for t in mosaics if "view" in t.work or "twins" in t.work}
+
+    assert "240 views" in looked  # 30 images x 4 sub-images x 2 views
+    (twins,) = (images for work, images in looked.items() if "twins" in work)
+    assert twins == pytest.approx(2 * 60 + 2 * 240)
+
+
+def test_the_queue_is_priced_once_in_whole_segments(mosaics):
+    (queue,) = (t for t in mosaics if "queue of networks" in t.work)
+    (matching,) = (t for t in mosaics if t.work == "idm, 60 steps forward and back")
+
+    assert queue.calls == 100 * 2 * 3
+    assert queue.work.endswith("shared")
+    assert queue.flops / matching.flops == pytest.approx(32 / 120)
