@@ -78,6 +78,10 @@ class TinyBench:
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    def file(self, name: str) -> Path:
+        """Where it lies."""
+        return Path(name)
+
     def observers(self) -> tuple[str, ...]:
         """Two of them."""
         return ("observer-0", "observer-1")

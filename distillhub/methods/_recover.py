@@ -19,7 +19,7 @@ Elucidating the Design Space of Dataset Condensation (NeurIPS 2024), with the au
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -108,6 +108,17 @@ class Recover(Method):
     def bases(self) -> tuple[str, ...]:
         """The build that the images start from, if any."""
         return self.init.bases
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Statistics that exist already."""
+        return self.statistics.files
+
+    def with_files(self, names: Mapping[str, str]) -> Self:
+        """The same with other names for them."""
+        files = tuple(names[name] for name in self.files)
+        statistics = self.statistics.model_copy(update={"files": files})
+        return self.model_copy(update={"statistics": statistics})
 
     @property
     def tied(self) -> bool:

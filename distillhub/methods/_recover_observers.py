@@ -89,7 +89,7 @@ def guiding(
                     mend="tap other layers, or let other observers guide",
                 )
             if spec.files:
-                found = _from_file(Path(spec.files[place]), role, bench, taps)
+                found = _from_file(spec.files[place], role, bench, taps)
             elif taps.conv or by_class:
                 found = yield from _collected(role, bench, taps, spec, state)
             else:
@@ -179,10 +179,10 @@ def _collected(
     return ObserverStatistics.load(folder / FILE)
 
 
-def _from_file(path: Path, role: str, bench: Workbench, taps: TapSpec) -> ObserverStatistics:
-    where = f"method.statistics.files: {path}"
+def _from_file(name: str, role: str, bench: Workbench, taps: TapSpec) -> ObserverStatistics:
+    where = f"method.statistics.files: {name}"
     try:
-        found = ObserverStatistics.load(path)
+        found = ObserverStatistics.load(bench.file(name))
     except ValueError as error:
         raise RecipeError(
             str(error),

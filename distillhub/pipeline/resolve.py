@@ -114,6 +114,13 @@ def resolve(recipe: Recipe, path: Path, project: Project, kept: DataPin | None) 
             networks[role] = _pinned(spec, role, pin.class_names, path, project)
         except RecipeError as error:
             faults += error.faults
+    files: dict[str, str] = {}
+    for name in recipe.method.files:
+        try:
+            files[name] = _kept(path.parent / name, project)
+        except OSError as error:
+            what = f"{name} cannot be read: {error.strerror}"
+            faults.append(Fault(what, f"{path}: method", "name a file, seen from this recipe"))
     try:
         if generator is not None and not faults:
             generator = pinned_generator(generator, pinned, path, project)
@@ -125,7 +132,7 @@ def resolve(recipe: Recipe, path: Path, project: Project, kept: DataPin | None) 
     return ResolvedRecipe(
         **{
             **fields,
-            "method": recipe.method.settled(pinned.target),
+            "method": recipe.method.settled(pinned.target).with_files(files),
             "teacher": networks.pop("teacher", None),
             "observers": tuple(networks.values()),
             "generator": generator,
@@ -277,13 +284,25 @@ def _pinned(
         )
     if not spec.weights.endswith(".safetensors"):
         return spec.model_copy(update={"sha256": digest})
-    kept = project.state / WEIGHTS / f"{digest}.safetensors"
+    return spec.model_copy(update={"weights": _kept(found, project), "sha256": digest})
+
+
+def _kept(file: Path, project: Project) -> str:
+    """The name under which a copy of a file lies in the project's state: its digest.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    known = project.state / WEIGHTS / file.name
+    if not file.exists() and known.exists():  # as a resolved recipe names it
+        return known.name
+    kept = project.state / WEIGHTS / f"{sha256_of(file)}{file.suffix}"
     if not kept.exists():
         with storage_errors(kept.parent):
             kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(found, kept.with_suffix(".new"))
+            shutil.copyfile(file, kept.with_suffix(".new"))
             kept.with_suffix(".new").replace(kept)
-    return spec.model_copy(update={"weights": kept.name, "sha256": digest})
+    return kept.name
 
 
 def to_yaml(content: object) -> str:

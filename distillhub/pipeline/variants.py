@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 from distillhub import methods
 from distillhub.digests import fingerprint
 from distillhub.errors import Fault, RecipeError, UsageError
+from distillhub.methods._base import Method
 from distillhub.pipeline.bases import base_path
 from distillhub.pipeline.files import storage_errors, write_text
 from distillhub.pipeline.resolve import to_yaml
@@ -134,7 +135,8 @@ def _write(recipe: Path, state: Path, setting: Setting, number: int) -> tuple[Va
         for word, base in _bases(content.get("method"), recipe).items()
     }
     content = _moved(content, recipe.parent, folder)
-    content = {**content, "method": _on(content.get("method"), bases, folder), "seed": seed}
+    named = {**bases, **_files(content.get("method"), recipe)}
+    content = {**content, "method": _on(content.get("method"), named, folder), "seed": seed}
     path = folder / f"{recipe.stem}-{fingerprint(content)[:10]}.yaml"
     text = f"# {recipe.stem} with {said(setting) or 'its own values'}.\n{to_yaml(content)}"
     with storage_errors(folder):
@@ -179,18 +181,29 @@ def _moved(content: dict[str, object], home: Path, folder: Path) -> dict[str, ob
 
 def _bases(block: object, recipe: Path) -> dict[str, Path]:
     """The recipes that a method block names, by the words it does so with."""
-    if not isinstance(block, dict):
-        return {}
-    try:
-        words = methods.load(str(block.get("name"))).model_validate(block).bases
-    except (KeyError, ValueError):  # reading the variant tells what is wrong
-        return {}
-    found = {word: base_path(word, recipe) for word in words}
+    method = _read(block)
+    found = {word: base_path(word, recipe) for word in (method.bases if method else ())}
     return {word: path for word, path in found.items() if path.is_file()}
 
 
+def _files(block: object, recipe: Path) -> dict[str, Path]:
+    """The files that a method block names, by the words it does so with."""
+    method = _read(block)
+    return {name: (recipe.parent / name).resolve() for name in (method.files if method else ())}
+
+
+def _read(block: object) -> Method | None:
+    """A method block; None where reading the variant will tell what is wrong."""
+    if not isinstance(block, dict):
+        return None
+    try:
+        return methods.load(str(block.get("name"))).model_validate(block)
+    except (KeyError, ValueError):
+        return None
+
+
 def _on(block: object, bases: Mapping[str, Path], folder: Path) -> object:
-    """A method block that rests on other recipes, as seen from a folder."""
+    """A method block that names recipes and files, as seen from a folder."""
 
     def on(value: object) -> object:
         if isinstance(value, list):

@@ -81,6 +81,10 @@ class PipelineBench:
             )
         )
 
+    def file(self, name: str) -> Path:
+        """A file that a resolved recipe names by its digest."""
+        return self._checkpoints / name
+
     @functools.cache  # noqa: B019 - lives as long as the stage
     def diffusion(self) -> Diffusion:
         """The recipe's generator, frozen, on the device."""
