@@ -117,9 +117,10 @@ class Watch:
             DivergedError: Naming the step and the unit.
         """
         mend = "lower method.lr, or the weight of the term that grew: see method.losses"
-        for step, values in self._pending:
+        if not self._pending:
+            return
+        noted = torch.stack([values for _, values in self._pending]).cpu()  # [steps, terms]
+        for (step, _), values in zip(self._pending, noted, strict=True):
             refuse_divergence(values[:1], step, [self._unit], mend)
-        if self._pending:
-            numbers = self._pending[-1][1].tolist()
-            self.last = dict(zip(self._names, numbers, strict=True))
+        self.last = dict(zip(self._names, noted[-1].tolist(), strict=True))
         self._pending.clear()
