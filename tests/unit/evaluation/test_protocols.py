@@ -9,12 +9,12 @@ from distillhub.evaluation import protocols
 
 
 @pytest.mark.parametrize(("images", "steps"), [(10, 1001), (256, 1001), (257, 2002), (400, 2002)])
-def test_lowres_takes_1001_epochs_with_the_last_batch_kept(images, steps):
+def test_classic_check_07_lowres_takes_1001_epochs_with_the_last_batch_kept(images, steps):
     assert protocols.get("lowres-1").length(images).steps == steps
 
 
 @pytest.mark.parametrize("images", [100, 400])
-def test_lowres_has_502_epochs_at_the_first_rate_and_499_at_a_tenth(images):
+def test_classic_check_07_lowres_has_502_epochs_at_the_first_rate_and_499_at_a_tenth(images):
     protocol = protocols.get("lowres-1")
     length = protocol.length(images)
 

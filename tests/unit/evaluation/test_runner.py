@@ -30,7 +30,7 @@ def with_snapshots(work):
     return finish(work, keep), snapshots
 
 
-def test_the_same_seed_gives_the_same_figures():
+def test_classic_check_09_the_same_seed_gives_the_same_figures():
     assert result(finish(start(Pictures()))) == result(finish(start(Pictures())))
 
 
@@ -76,7 +76,7 @@ def test_time_before_a_cut_is_counted():
     assert resumed.wall_s >= 100
 
 
-def test_training_and_test_images_are_left_as_they_were():
+def test_classic_check_08_training_and_test_images_are_left_as_they_were():
     train, test = SoftPictures(views=2), Pictures(30, seed=9)
     before = train.pixels.clone(), train.logits.clone(), test.pixels.clone()
 
@@ -95,7 +95,7 @@ def test_the_global_generator_is_not_touched():
     assert torch.get_rng_state().equal(before)
 
 
-def test_test_images_are_never_augmented(monkeypatch):
+def test_classic_check_08_test_images_are_never_augmented(monkeypatch):
     seen = []
     original = training.augment
 

@@ -43,7 +43,7 @@ def spy_on_optimizers(monkeypatch):
     return rates, made
 
 
-def test_every_step_has_the_rate_of_the_schedule(monkeypatch):
+def test_classic_check_07_every_step_has_the_rate_of_the_schedule(monkeypatch):
     rates, _ = spy_on_optimizers(monkeypatch)
 
     list(fit(student(), hard_feed(Pictures(), SPACE), TINY, seed=0, what="x"))
@@ -51,7 +51,7 @@ def test_every_step_has_the_rate_of_the_schedule(monkeypatch):
     assert rates == [0.05] * 12 + [0.005] * 12
 
 
-def test_the_rate_falls_with_a_fresh_optimizer(monkeypatch):
+def test_classic_check_07_the_rate_falls_with_a_fresh_optimizer(monkeypatch):
     _, made = spy_on_optimizers(monkeypatch)
 
     list(fit(student(), hard_feed(Pictures(), SPACE), TINY, seed=0, what="x"))

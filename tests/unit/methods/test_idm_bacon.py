@@ -1,18 +1,25 @@
 """IDM and BACON against the published loop written out, and the invariants of their pages."""
 
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from distillhub.data.real import RealData
 from distillhub.errors import DivergedError
 from distillhub.methods import _distribution, bacon
 from distillhub.methods._distribution import QueueMatching
+from distillhub.methods._matching import arithmetic
 from distillhub.methods.bacon import BACON
 from distillhub.methods.idm import IDM
 from distillhub.models.queue import Queue, QueueSpec, RealPixels
 from distillhub.ops.augment import apply_dsa, draw_dsa
-from distillhub.ops.formation import expand
+from distillhub.ops.formation import expand, pack, split
 from distillhub.ops.progress import Progress
 from distillhub.ops.selection import distinct
 from distillhub.units import Target
@@ -272,6 +279,99 @@ def test_half_precision_stays_near_the_full_one(bench: TinyBench) -> None:
 
     assert not torch.equal(half, full)
     assert (half - full).abs().mean() < 0.02
+
+
+def test_tf32_is_asked_for_within_a_step_alone(bench: TinyBench) -> None:
+    """A CPU has none, so the images are those of float32; what a GPU is told is seen."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    told = []
+    for precision in ("tf32", "float32"):
+        with arithmetic(precision, bench.device):  # type: ignore[arg-type]
+            told.append((products.allow_tf32, convolutions.allow_tf32))
+
+    assert told == [(True, True), (False, False)]
+    assert (products.allow_tf32, convolutions.allow_tf32) == before
+    assert torch.equal(synthesize(idm(precision="tf32"), bench), synthesize(idm(), bench))
+
+
+def losses_of(method: QueueMatching, bench: TinyBench) -> Tensor:
+    reports: list[Progress] = []
+    synthesize(method, bench, reports)
+    return torch.tensor([report.metrics["loss"] for report in reports])
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # Dynamo looks at it
+def test_a_traced_embedding_gives_the_losses_of_the_plain_one(
+    bench: TinyBench, monkeypatch
+) -> None:
+    """As `compile` does it, except that the graph is then run as it is."""
+    traced = []
+
+    def run(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        traced.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=run))
+
+    assert torch.allclose(
+        losses_of(bayes(compile=True), bench), losses_of(bayes(), bench), rtol=1e-5
+    )
+    assert 1 <= len(traced) <= 4  # with and without gradients; not anew in every step
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_a_compiled_embedding_gives_the_losses_of_the_plain_one(bench: TinyBench) -> None:
+    assert torch.allclose(
+        losses_of(bayes(compile=True), bench), losses_of(bayes(), bench), rtol=1e-4
+    )
+
+
+def first_images(method: QueueMatching, data: RealData, resources: Path) -> Tensor:
+    """The start, [3, n, 1, 8, 8] in [0, 1]."""
+    still = method.model_copy(update={"iterations": 1, "lr_img": 1e-20})
+    return synthesize(still, TinyBench(data, folder=resources)).view(3, 2, 1, SIDE, SIDE)
+
+
+def test_the_swapped_start_of_the_authors_fills_mosaics_with_whole_images(resources) -> None:
+    """`compat.swap_start`, which their Tiny-ImageNet script does."""
+    data = tiny_data(classes=3, per_class=8)
+    swapped = {"compat": {"swap_start": True}}
+    real = data.images(torch.arange(len(data)))
+
+    whole = first_images(idm(**swapped), data, resources)
+    mosaics = first_images(idm(**swapped, formation=1), data, resources)
+
+    def nearest(images: Tensor, candidates: Tensor) -> float:
+        return max(
+            (candidates - image).abs().amax(dim=(1, 2, 3)).min().item()
+            for image in images.flatten(0, 1)
+        )
+
+    assert nearest(whole, real) < 1e-5
+    assert nearest(mosaics, real) > 0.05
+    assert (
+        nearest(
+            split(mosaics.flatten(0, 1), 2), split(pack(real.repeat_interleave(4, 0), 2), 2)[:, 0]
+        )
+        < 1e-5
+    )
+    assert nearest(first_images(idm(), data, resources), real) > 0.05
+    odd = list(idm(**swapped, formation=1).check(Target(2, 1, 1, 9, 9), (9, 9)))
+    assert "cannot be cut into 2 x 2" in odd[0]
+
+
+def test_the_queue_counts_in_whole_segments_and_once() -> None:
+    target = Target(10, 2, 1, 8, 8)
+    method = idm(iterations=60, together=5, batch_real=50)
+
+    cost = method.cost(target, [60] * 9 + [20])
+
+    assert cost[:4] == (120, "convnet2-w4", 235, 40)
+    assert cost.trained is not None
+    assert (cost.trained.calls, cost.trained.rows) == (100 * 4 * 1, 6)
 
 
 def test_a_diverging_loss_names_step_and_unit(bench: TinyBench) -> None:

@@ -96,7 +96,7 @@ def random_images(count: int, channels: int, side: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("arch", "channels", "side", "classes", "parameters", "width"), COUNTS)
-def test_parameters_and_embedding_are_those_of_the_literature(
+def test_classic_check_01_parameters_and_embedding_are_those_of_the_literature(
     arch: str, channels: int, side: int, classes: int, parameters: int, width: int
 ):
     classifier = make(arch, channels=channels, side=side, classes=classes)

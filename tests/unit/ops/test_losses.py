@@ -27,7 +27,7 @@ def test_full_smoothing_ignores_the_labels():
     torch.testing.assert_close(cross_entropy(LOGITS, LABELS, smoothing=1.0), swapped)
 
 
-def test_one_hot_soft_labels_give_the_hard_loss():
+def test_classic_check_10_one_hot_soft_labels_give_the_hard_loss():
     logits, labels = random_logits(0), torch.arange(6) % 5
 
     soft = soft_cross_entropy(logits, one_hot(labels, 5).double())
