@@ -101,6 +101,8 @@ def lines_plot(
                 alpha=0.15,
                 lw=0,
             )
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -1), min(high, 101))  # an interval may reach past what can be
     axes.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
     axes.set_xlabel(xlabel)
     axes.set_ylabel("test top-1, %  (mean, 95 % interval)")
