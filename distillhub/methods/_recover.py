@@ -250,7 +250,8 @@ class Recover(Method):
     def check_observers(self, target: Target, archs: Sequence[str]) -> Iterator[str]:
         """The guiding observers must exist and have layers to match."""
         chosen = None if self.observers == "all" else self.observers
-        yield from unfit(target, archs, chosen, self.taps if self._matched else None)
+        matched = self._matched and self.taps.kinds
+        yield from unfit(target, archs, chosen, self.taps if matched else None)
 
     def cost(self, target: Target, counts: Sequence[int]) -> Cost:
         """The steps of all batches; before them the observers look at real images."""
