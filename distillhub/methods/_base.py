@@ -233,6 +233,11 @@ class Method(Spec):
     """What a card must say of it, among the limits."""
 
     @property
+    def guides(self) -> tuple[str, ...]:
+        """Architectures that guide the images, besides the networks of the recipe."""
+        return ()
+
+    @property
     def grid(self) -> int:
         """Sub-images per side of a stored image; more than 1 where mosaics are made."""
         return 1

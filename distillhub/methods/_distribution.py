@@ -84,6 +84,11 @@ class QueueMatching(Method):
         return self.formation
 
     @property
+    def guides(self) -> tuple[str, ...]:
+        """The networks of the queue."""
+        return (self.queue.arch,)
+
+    @property
     def start_formation(self) -> int:
         """Real images per side of a stored image at the start."""
         return self.formation

@@ -71,6 +71,11 @@ class DM(Method):
     )
     texture: ClassVar[float] = 0.02  # measured: PNG sizes of dm_digits_10
 
+    @property
+    def guides(self) -> tuple[str, ...]:
+        """The random networks."""
+        return (self.arch,)
+
     def plan(self, target: Target) -> Iterator[Group]:
         """One class each: their losses do not meet."""
         return by_class(target)

@@ -302,7 +302,9 @@ def _report(
         soft=soft,
         height=pin.height,
         width=pin.width,
-        source_archs=frozenset(spec.arch for spec in recipe.networks.values()),
+        source_archs=frozenset(
+            (*recipe.method.guides, *(spec.arch for spec in recipe.networks.values()))
+        ),
     )
     return EvalReport(
         dataset=DatasetBlock(

@@ -77,6 +77,13 @@ def test_students_train_on_four_times_the_stored_images(built) -> None:
     }
 
 
+def test_the_networks_of_the_queue_are_no_foreign_architecture(hard) -> None:
+    cross = json.loads((hard / "eval.json").read_text())["cross_arch"]
+
+    assert cross["convnet2-w8"]["status"] == "measured"
+    assert cross["mean_other"]["status"] != "measured"
+
+
 def test_the_card_tells_mosaics_from_images(built) -> None:
     text = (built / "README.md").read_text()
 
