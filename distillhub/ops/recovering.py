@@ -183,7 +183,8 @@ def densification(x: Tensor, labels: Tensor, *, tau: float, side: int = 32) -> T
     Source: Shao et al., Generalized Large-Scale Data Condensation via Various Backbone and
     Statistical Matching (CVPR 2024), data densification, and the authors' code.
     """
-    pooled = functional.adaptive_avg_pool2d(x, side).flatten(1).float()  # [n, d]
+    fits = x.shape[-2:] == (side, side)
+    pooled = (x if fits else functional.adaptive_avg_pool2d(x, side)).flatten(1).float()  # [n, d]
     places: dict[int, list[Tensor]] = {}
     for label in torch.unique(labels):
         rows = (labels == label).nonzero().flatten()
