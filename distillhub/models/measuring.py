@@ -63,9 +63,10 @@ def measured(
     Raises:
         ValueError: If there is nothing to measure.
     """
-    kinds = {path: kind for path, kind in layers_of(net, taps).items() if path not in skip}
-    if not kinds:
+    there = layers_of(net, taps)
+    if not there:
         raise ValueError(f"{type(net).__name__} has no layer to measure with {taps!r}")
+    kinds = {path: kind for path, kind in there.items() if path not in skip}
     found: dict[str, FeatureMoments] = {}
     known: dict[int, tuple[Tensor, FeatureMoments]] = {}
 

@@ -14,7 +14,7 @@ Source: Shao et al., Elucidating the Design Space of Dataset Condensation (NeurI
 3.2 and the authors' code, whose exchange of a class's patch means and variances is not repeated.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -54,6 +54,7 @@ __all__ = [
     "collect",
     "layers_of",
     "measured",
+    "shown_batches",
 ]
 
 
@@ -148,6 +149,24 @@ class ObserverStatistics:
         return cls(facts.observer, facts.taps, facts.spec, facts.class_names, facts.images, layers)
 
 
+def shown_batches(
+    data: LabelledImages, spec: CollectSpec, *, first: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of a pass: augmented images [b, C, H, W] in [0, 1] and labels [b] int64.
+
+    They are cut from a permutation that depends on the seed alone; the augmentation of a batch
+    depends on the seed and its number alone.
+
+    Args:
+        data: All of it is shown once.
+        spec: How.
+        first: Number of the first batch.
+    """
+    order = torch.randperm(len(data), generator=_generator(spec, "order"))
+    for number, rows in enumerate(torch.split(order, spec.batch)[first:], first):
+        yield _augmented(data.images(rows), spec, number), data.labels[rows].to("cpu", torch.int64)
+
+
 def collect(
     net: Classifier,
     identity: str,
@@ -160,9 +179,7 @@ def collect(
 ) -> Generator[Progress, None, ObserverStatistics]:
     """Measure the targets of an observer in one pass, one batch per report.
 
-    The batches are cut from a permutation that depends on the seed alone, and the augmentation of
-    a batch depends on the seed and its number alone, so that a pass that was cut and goes on from
-    a snapshot ends with the same statistics, bit for bit.
+    A pass that was cut and goes on from a snapshot ends with the same statistics, bit for bit.
 
     Args:
         net: The observer, on the device; measured in eval mode, left as it was.
@@ -182,21 +199,14 @@ def collect(
     sums = ClassSums.zeros(len(data.class_names), total)
     overall = torch.zeros(2, total, dtype=torch.float64)
     done = restore(state, **sums._asdict(), overall=overall)
-    order = torch.randperm(len(data), generator=_generator(spec, "order"))
-    batches = torch.split(order, spec.batch)
-    for number, rows in enumerate(batches[done:], done):
-        images = _shown(data.images(rows).to(device), spec, number)
-        mean, var = _flat_moments(net, images, taps, layers)
-        labels = data.labels[rows].to("cpu", torch.int64)
+    batches = -(-len(data) // spec.batch)
+    for images, labels in shown_batches(data, spec, first=done):
+        mean, var = _flat_moments(net, images.to(device), taps, layers)
         class_sums(mean, var, labels, into=sums)
         batch = pooled_moments(FeatureMoments(mean, var))
-        overall.add_(torch.stack([batch.mean, batch.var]), alpha=len(rows) / len(data))
-        yield Progress(
-            number + 1,
-            len(batches),
-            {},
-            partial(capture, number + 1, **sums._asdict(), overall=overall),
-        )
+        overall.add_(torch.stack([batch.mean, batch.var]), alpha=len(labels) / len(data))
+        done += 1
+        yield Progress(done, batches, {}, partial(capture, done, **sums._asdict(), overall=overall))
     return ObserverStatistics(
         identity,
         taps,
@@ -227,7 +237,7 @@ def _generator(spec: CollectSpec, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(spec.seed, "statistics", *names))
 
 
-def _shown(images: Tensor, spec: CollectSpec, number: int) -> Tensor:
+def _augmented(images: Tensor, spec: CollectSpec, number: int) -> Tensor:
     generator = _generator(spec, "augment", number)
     if spec.augment == "flip":
         return flip(images, generator=generator)

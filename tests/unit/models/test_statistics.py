@@ -461,6 +461,25 @@ def test_skipped_layers_are_not_measured():
     assert list(found) == ["net.blocks.0", "net.blocks.1", "net.blocks.5"]
 
 
+def test_every_layer_may_be_skipped():
+    net = observer("convnet2-w4", images_for("convnet2-w4"))
+
+    with measured(net, TapSpec(), skip=list(layers_of(net, TapSpec()))) as found:
+        net(images_for("convnet2-w4").images([0]))
+
+    assert found == {}
+
+
+def test_measuring_a_network_without_such_layers_is_refused():
+    net = observer("convnet2-w4", images_for("convnet2-w4"))
+
+    with (
+        pytest.raises(ValueError, match="Classifier has no layer to measure"),
+        measured(net, TapSpec(conv=False)),
+    ):
+        pass
+
+
 def test_no_hook_is_left_after_an_error_while_measuring():
     net = observer("convnet2-w4", images_for("convnet2-w4"))
 

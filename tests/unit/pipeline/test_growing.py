@@ -1,5 +1,7 @@
 """Resources that report progress: made once, resumed from their own snapshots alone."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def growing(log):
         log.append(done)
         for step in range(done, STEPS):
             total += 1
-            yield Progress(step + 1, STEPS, {}, lambda step=step: capture(step + 1, total=total))
+            yield Progress(step + 1, STEPS, {}, partial(capture, step + 1, total=total))
         return lambda folder: (folder / "total").write_text(str(total.item()))
 
     return grow
