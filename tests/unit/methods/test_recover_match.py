@@ -197,12 +197,14 @@ def test_14_03_running_statistics_begin_with_the_first_observation_or_at_0() -> 
 
 def test_statistics_that_were_left_out_keep_their_running_value() -> None:
     running = Running(0.5)
-    kept = torch.tensor([True, False])
 
-    running.follow(torch.tensor([[1.0, 0.0]]), kept)
-    found = running.follow(torch.tensor([[3.0, 7.0]]))
+    running.follow(torch.tensor([[1.0, 0.0]]), torch.tensor([True, False]))
+    begun = running.follow(torch.tensor([[3.0, 7.0]]))
+    running.follow(torch.tensor([[0.0, 9.0]]), torch.tensor([False, True]))
+    found = running.follow(torch.tensor([[4.0, 2.0]]))
 
-    assert found.tolist() == [[2.0, 7.0]]  # the second begins only now
+    assert begun.tolist() == [[2.0, 7.0]]  # the second begins only now
+    assert found.tolist() == [[3.0, 5.0]]  # the first was left out in between
 
 
 # ---- 14.4
