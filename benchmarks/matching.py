@@ -1,253 +1,64 @@
-"""Seconds per iteration of distribution matching (DM) at the shapes of Fashion-MNIST.
+"""Seconds per iteration of DM, IDM and BACON against plain loops as they were published.
 
-The reference is the published loop in plain PyTorch: one class after the other, 256 real images
-without autograd, the synthetic images with it, instance norm as `GroupNorm(C, C)`, weights frozen
-so that no gradient of theirs is computed. It is compared with the method as the pipeline runs it,
-on the same networks, batches, augmentations and first images; losses and images must agree.
+    python -m benchmarks.matching [--method idm] [--shape cifar10] [--threads 2] [--iterations 2]
 
-    python -m benchmarks.matching [--threads 2] [--iterations 5]
-
-Source: Zhao and Bilen, Dataset Condensation with Distribution Matching (WACV 2023), Algorithm 1.
+Everything where nothing is chosen. What is measured replaces its former row in
+`benchmarks/results/matching.json`; what both sides compute is in `matching_dm` and
+`matching_queue`.
 """
 
 import argparse
 import json
-import math
 import os
-import statistics
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
 
-from distillhub.data.real import RealData
-from distillhub.methods.dm import DM
-from distillhub.models.zoo import Classifier, build
-from distillhub.ops.augment import DsaParams, apply_dsa, draw_dsa
-from distillhub.units import Target, WorkUnit, derive_seed
+from benchmarks import matching_dm, matching_queue
 
 RESULT = Path(__file__).parent / "results" / "matching.json"
-CLASSES, IPC, BATCH_REAL, CHANNELS, SIDE, FILTERS = 10, 10, 256, 1, 28, 128
-PER_CLASS = 1000
-STRATEGY = "color_crop_cutout_flip_scale_rotate"
-MULTIPLY_ADDS = 48.4e6
-"""Of the embedding of one 1 x 28 x 28 image."""
+METHODS = ("dm", *matching_queue.METHODS)
 
 
-class Case(NamedTuple):
-    """What one iteration is given."""
-
-    real: Tensor
-    """[classes, batch_real, C, H, W], normalised."""
-    synthetic: Tensor
-    """[classes, ipc, C, H, W], normalised."""
-    draws: tuple[DsaParams, ...]
-    """One per class."""
-
-
-class Matched(NamedTuple):
-    """What one iteration finds."""
-
-    loss: float
-    gradient: Tensor
-    """[classes, ipc, C, H, W]."""
-
-
-def plain_convnet(generator: torch.Generator) -> nn.Sequential:
-    """The embedding of ConvNet-3 with PyTorch's default initialisation, drawn from `generator`."""
-    layers: list[nn.Module] = []
-    for block in range(3):
-        conv = nn.Conv2d(
-            FILTERS if block else CHANNELS,
-            FILTERS,
-            3,
-            padding=3 if not block and CHANNELS == 1 else 1,
-        )
-        bound = 1 / math.sqrt(conv.weight[0].numel())
-        for parameter in conv.parameters():
-            nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        layers += [conv, nn.GroupNorm(FILTERS, FILTERS), nn.ReLU(inplace=True), nn.AvgPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten()).requires_grad_(requires_grad=False)
-
-
-def plain(embed: nn.Module, case: Case) -> Matched:
-    """The published loop: loss and gradient, a class at a time."""
-    pixels = case.synthetic.clone().requires_grad_()
-    loss = torch.zeros(())
-    for real, synthetic, draw in zip(case.real, pixels, case.draws, strict=True):
-        with torch.no_grad():
-            target = embed(apply_dsa(real, draw)).mean(dim=0)
-        loss = loss + (embed(apply_dsa(synthetic, draw)).mean(dim=0) - target).square().sum()
-    (gradient,) = torch.autograd.grad(loss, pixels)
-    return Matched(loss.item(), gradient)
-
-
-def floor_gflop() -> float:
-    """Billions of operations of one iteration: real forward, synthetic forward and backward."""
-    images = CLASSES * (BATCH_REAL + 2 * IPC)
-    return 2 * MULTIPLY_ADDS * images / 1e9
-
-
-class Bench:
-    """A workbench over noise: the time does not depend on the pixels."""
-
-    def __init__(self) -> None:
-        generator = self.generator("noise")
-        labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
-        size = (len(labels), CHANNELS, SIDE, SIDE)
-        pixels = torch.randint(256, size, dtype=torch.uint8, generator=generator)
-        names = [f"class {label}" for label in range(CLASSES)]
-        self.data = RealData.in_memory(pixels, labels, names, mean=(0.5,), std=(0.29,))
-        self.device = torch.device("cpu")
-        self.dtype = torch.float32
-
-    def generator(self, *names: str | int) -> torch.Generator:
-        """From the names alone."""
-        return torch.Generator().manual_seed(derive_seed(*names))
-
-    def network(self, role: str) -> Classifier:
-        """There is none."""
-        raise KeyError(role)
-
-    def resource(self, name: str, key: dict[str, object], build: Callable[[Path], None]) -> Path:
-        """There is none."""
-        del key, build
-        raise KeyError(name)
-
-
-class Step(NamedTuple):
-    """One iteration of a run."""
-
-    loss: float
-    """Summed over classes."""
-    seconds: float
-    """On the wall clock."""
-    cpu_seconds: float
-    """Of all threads; steadier than the wall clock on a busy machine, with one thread."""
-
-
-class Clock:
-    """Both clocks, from the moment it is made."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter(), time.process_time()
-
-    def step(self, loss: float) -> Step:
-        """A step that ends now."""
-        wall, cpu = self._start
-        return Step(loss, time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def run_ours(method: DM, bench: Bench) -> Generator[Step, None, Tensor]:
-    """The method as the pipeline runs it; returns the images in [0, 1]."""
-    target = Target(CLASSES, IPC, CHANNELS, SIDE, SIDE)
-    units = [WorkUnit(group.name, group.slots, 0) for group in method.plan(target)]
-    run = method.synthesize(units, bench)
-    while True:
-        clock = Clock()
-        try:
-            report = next(run)
-        except StopIteration as end:
-            images: Tensor = end.value.images
-            return images
-        yield clock.step(report.metrics["loss"] * CLASSES)
-
-
-def run_plain(method: DM, bench: Bench, start: Tensor) -> Generator[Step, None, Tensor]:
-    """The published loop on the same networks, batches and draws, from the same images."""
-    mean, std = bench.data.mean[0], bench.data.std[0]
-    x = ((start - mean) / std).view(CLASSES, IPC, CHANNELS, SIDE, SIDE)
-    velocity = torch.zeros_like(x)
-    for step in range(method.iterations):
-        clock = Clock()
-        embed = plain_convnet(bench.generator("net", step))
-        copy_weights(embed, bench.generator("net", step).initial_seed())
-        real = []
-        for label in range(CLASSES):
-            order = torch.randperm(PER_CLASS, generator=bench.generator("real", step, label))
-            real.append(bench.data.images(bench.data.rows_of(label)[order[:BATCH_REAL]]))
-        draws = [
-            draw_dsa(STRATEGY, (SIDE, SIDE), bench.generator("dsa", step, label))
-            for label in range(CLASSES)
-        ]
-        found = plain(embed, Case((torch.stack(real) - mean) / std, x, tuple(draws)))
-        velocity = method.momentum * velocity + found.gradient
-        x = x - method.lr_img * velocity
-        yield clock.step(found.loss)
-    return (x.flatten(0, 1) * std + mean).clamp(0, 1)
-
-
-def finish(run: Generator[Step, None, Tensor]) -> Tensor:
-    """The images of a run."""
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            images: Tensor = end.value
-            return images
-
-
-def copy_weights(embed: nn.Module, seed: int) -> None:
-    """Give the plain network the weights that the zoo makes from a seed."""
-    source = build(
-        "convnet3",
-        num_classes=CLASSES,
-        channels=CHANNELS,
-        height=SIDE,
-        width=SIDE,
-        mean=(0.5,),
-        std=(0.29,),
-        seed=seed,
-    )
-    with torch.no_grad():
-        for ours, theirs in zip(embed.parameters(), source.net.parameters(), strict=False):
-            ours.copy_(theirs)  # the last linear layer has no counterpart
-
-
-def compare(iterations: int) -> dict[str, float]:
-    """Median seconds of both, and how far their results lie apart; the first step is warm-up."""
-    bench = Bench()
-    method = DM(iterations=iterations + 1, batch_real=BATCH_REAL)
-    still = method.model_copy(update={"iterations": 1, "lr_img": 1e-20})
-    ours = run_ours(method, bench)
-    theirs = run_plain(method, bench, finish(run_ours(still, bench)))
-    # In turns, so that a busy moment of the machine hits both alike.
-    pairs = [(next(ours), next(theirs)) for _ in range(method.iterations)]
-    images = finish(ours), finish(theirs)
-    result: dict[str, float] = {}
-    for clock in ("seconds", "cpu_seconds"):
-        plain_time = statistics.median(getattr(step, clock) for _, step in pairs[1:])
-        our_time = statistics.median(getattr(step, clock) for step, _ in pairs[1:])
-        result |= {f"plain_{clock}": plain_time, f"distillhub_{clock}": our_time}
-        result[f"speedup_{clock}"] = plain_time / our_time
-    return result | {
-        "gflop": floor_gflop(),
-        "largest_relative_loss_difference": max(abs(a.loss - b.loss) / b.loss for a, b in pairs),
-        "largest_pixel_difference": (images[0] - images[1]).abs().max().item(),
-    }
+def measure(method: str, shape: str, iterations: int, segment: int) -> dict[str, float]:
+    """The row of a method at a shape."""
+    if method == "dm":
+        return matching_dm.compare(shape, iterations)
+    return matching_queue.compare(method, shape, iterations, segment)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write `benchmarks/results/matching.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--method", choices=METHODS, action="append")
+    parser.add_argument("--shape", choices=sorted(matching_dm.SHAPES), action="append")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--segment", type=int, default=5, help="iterations of the queue to make")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    result = {
-        "threads": options.threads,
-        "iterations": options.iterations,
-        "torch": str(torch.__version__),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "load_average": os.getloadavg()[0],  # beyond the threads, only the CPU seconds mean much
-    } | compare(options.iterations)
-    text = json.dumps(result, indent=2)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    kept = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else []
+    rows = {(row["method"], row["shape"]): row for row in kept}
+    for shape in options.shape or sorted(matching_dm.SHAPES):
+        for method in options.method or METHODS:
+            row = {
+                "method": method,
+                "shape": shape,
+                "threads": options.threads,
+                "iterations": options.iterations,
+                **measure(method, shape, options.iterations, options.segment),
+                "load_average": os.getloadavg()[0],  # beyond the threads, wall clocks mean little
+            }
+            rows[method, shape] = row
+            print(json.dumps(row, indent=2), flush=True)
+            result = {
+                "torch": str(torch.__version__),
+                "cpu": torch.backends.cpu.get_cpu_capability(),
+                "rows": [rows[key] for key in sorted(rows)],
+            }
+            RESULT.parent.mkdir(exist_ok=True)
+            RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

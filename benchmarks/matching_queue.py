@@ -1,4 +1,4 @@
-"""Seconds per iteration of IDM and BACON, with and without the training of their queue.
+"""IDM and BACON against the published loop, with and without the training of their queue.
 
 The reference is the published loop in plain PyTorch: the queue's networks train within the
 iteration, then one class after the other is matched and takes a step of its own; instance norm as
@@ -7,20 +7,15 @@ the synthetic images, which the published code computes and nobody needs. It is 
 methods as the pipeline runs them: the first recipe makes the queue, the second finds it made. Both
 meet the same networks, batches, augmentations and first images; losses must agree.
 
-    python -m benchmarks.matching_queue [--threads 2] [--iterations 2] [--shape cifar10]
-
 Source: Zhao et al., Improved Distribution Matching for Dataset Condensation (CVPR 2023), section
 4; Zhou et al., BACON (arXiv 2406.01112); the constants are those of their commands for CIFAR-10
 with 10 images per class.
 """
 
-import argparse
-import json
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.matching_dm import SHAPES, Shape
 from distillhub.data.real import RealData
 from distillhub.digests import fingerprint
 from distillhub.methods import _distribution
@@ -43,12 +39,9 @@ from distillhub.ops.formation import expand
 from distillhub.ops.selection import distinct
 from distillhub.units import Target, WorkUnit, derive_seed
 
-RESULT = Path(__file__).parent / "results" / "matching_queue.json"
 CLASSES, IPC, PER_CLASS = 10, 10, 1000
-SHAPES = {"cifar10": (3, 32), "fashion_mnist": (1, 28)}
+METHODS: dict[str, type[QueueMatching]] = {"idm": IDM, "bacon": BACON}
 FILTERS = 128
-MULTIPLY_ADDS = {"cifar10": 50.7e6, "fashion_mnist": 48.4e6}
-"""Of the embedding of one image by ConvNet-3."""
 
 
 class Bench:
@@ -224,8 +217,23 @@ def run_ours(method: QueueMatching, bench: Bench) -> Generator[tuple[float, floa
         yield report.metrics["loss"], seconds
 
 
-def compare(shape: str, method: QueueMatching, bench: Bench) -> dict[str, float]:
-    """Median seconds per iteration; the first is warm-up."""
+def compare(name: str, shape: str, iterations: int, segment: int) -> dict[str, float]:
+    """Median seconds per iteration; the first is warm-up.
+
+    Args:
+        name: `idm` or `bacon`.
+        shape: One of `SHAPES`.
+        iterations: To measure.
+        segment: Iterations of the queue to make.
+    """
+    film.SEGMENT = _distribution.SEGMENT = segment
+    method = METHODS[name](iterations=iterations + 1, queue=QueueSpec())
+    with tempfile.TemporaryDirectory() as folder:
+        images = SHAPES[shape]
+        return _compare(images, method, Bench(images.channels, images.side, Path(folder)))
+
+
+def _compare(shape: Shape, method: QueueMatching, bench: Bench) -> dict[str, float]:
     still = method.model_copy(update={"iterations": 1, "lr_img": 1e-20})
     start = run_ours(still, bench)
     images = None
@@ -241,7 +249,7 @@ def compare(shape: str, method: QueueMatching, bench: Bench) -> dict[str, float]
     theirs = statistics.median(s.queue_seconds + s.match_seconds for _, s in pairs[1:])
     real, synthetic = CLASSES * 256, CLASSES * IPC * method.formation**2
     trained = method.queue.fetch * method.queue.train_steps * method.queue.batch
-    flop = 2 * MULTIPLY_ADDS[shape]
+    flop = 2 * shape.multiply_adds
     return {
         "published_loop": theirs,
         "published_loop_queue": statistics.median(s.queue_seconds for _, s in pairs[1:]),
@@ -253,39 +261,3 @@ def compare(shape: str, method: QueueMatching, bench: Bench) -> dict[str, float]
         "gflop_second_recipe": flop * (real + 3 * synthetic) / 1e9,
         "largest_relative_loss_difference": max(abs(a[0] - b.loss) / abs(b.loss) for a, b in pairs),
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write `benchmarks/results/matching_queue.json`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--iterations", type=int, default=2)
-    parser.add_argument("--shape", choices=sorted(SHAPES), action="append")
-    parser.add_argument("--segment", type=int, default=5, help="iterations of the queue to make")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    film.SEGMENT = _distribution.SEGMENT = options.segment
-    rows = []
-    for shape in options.shape or sorted(SHAPES):
-        with tempfile.TemporaryDirectory() as folder:
-            for kind in (IDM, BACON):
-                bench = Bench(*SHAPES[shape], Path(tempfile.mkdtemp(dir=folder)))
-                method = kind(iterations=options.iterations + 1, queue=QueueSpec())
-                rows.append(
-                    {"shape": shape, "method": method.name, **compare(shape, method, bench)}
-                )
-                print(json.dumps(rows[-1], indent=2), flush=True)
-    result = {
-        "threads": options.threads,
-        "iterations": options.iterations,
-        "torch": str(torch.__version__),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "load_average": os.getloadavg()[0],
-        "seconds_per_iteration": rows,
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,6 +16,7 @@ from distillhub.pipeline.rates import KEPT, PROBE_FLOPS, Rate, Rates
 from distillhub.pipeline.resolve import resolve
 from distillhub.pipeline.standins import count_flops
 from distillhub.recipe.loading import load_recipe
+from distillhub.recipe.schema import ResolvedRecipe
 from distillhub.relabel.spec import RelabelSpec, ViewSpec
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
@@ -183,18 +184,23 @@ class Untimed(Rates):
 
 
 @pytest.fixture(scope="module")
-def mosaics(tmp_path_factory) -> list[Task]:
-    """The tasks of a build of mosaics whose queue is not there yet; nothing is timed."""
+def mosaic_recipe(tmp_path_factory) -> tuple[ResolvedRecipe, Path]:
+    """A recipe of mosaics and its file."""
     root = tmp_path_factory.mktemp("mosaics")
     (root / "distillhub.toml").write_text("", encoding="utf-8")
     (root / "recipes").mkdir()
     path = root / "recipes" / "mosaics.yaml"
     path.write_text(MOSAICS, encoding="utf-8")
-    project = Project.at(root)
-    recipe = resolve(load_recipe(path), path, project, None)
+    return resolve(load_recipe(path), path, Project.at(root), None), path
+
+
+@pytest.fixture(scope="module")
+def mosaics(mosaic_recipe) -> list[Task]:
+    """The tasks of its build; nothing is timed."""
+    recipe, path = mosaic_recipe
     views, _ = foretell_labels(recipe, 1000)
-    rates = Untimed(CPU, root / "rates.json")
-    return list(Pricing(recipe, path, rates, root, views, ()).tasks())
+    rates = Untimed(CPU, path.with_name("rates.json"))
+    return list(Pricing(recipe, path, rates, path.parent, views, ()).tasks())
 
 
 def test_a_student_of_mosaics_is_priced_by_their_sub_images(mosaics):
@@ -215,6 +221,18 @@ def test_labels_of_mosaics_are_priced_by_their_sub_images(mosaics):
     assert "240 views" in looked  # 30 images x 4 sub-images x 2 views
     (twins,) = (images for work, images in looked.items() if "twins" in work)
     assert twins == pytest.approx(2 * 60 + 2 * 240)
+
+
+def test_labels_of_mosaics_take_the_bytes_of_their_sub_images(mosaic_recipe):
+    recipe, _ = mosaic_recipe
+    each = bytes_per_view(recipe.relabel, 10)
+    filled = recipe.relabel.model_copy(update={"count": "auto"})
+
+    assert foretell_labels(recipe, 1000) == (8, round(240 * each))
+    # A budget for three views of each of the 120 sub-images, and half a view on top.
+    budget = {"relabel": filled.model_copy(update={"budget": 3.5 * 120 * each / 1000})}
+    views, label_bytes = foretell_labels(recipe.model_copy(update=budget), 1000)
+    assert (views, label_bytes) == (12, round(3 * 120 * each))
 
 
 def test_the_queue_is_priced_once_in_whole_segments(mosaics):
