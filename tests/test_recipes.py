@@ -35,8 +35,10 @@ def test_the_stem_tells_method_and_images_per_class(path: Path) -> None:
 
 
 def names_of(method: Method) -> tuple[str, ...]:
-    """A doped set bears the name of its base, data-free DsCo one of its own."""
+    """A doped set bears the name of its base; data-free DsCo and CDA have names of their own."""
     match method.model_dump():
+        case {"name": "sre2l", "augment": {"curriculum": {}}}:
+            return ("cda",)
         case {"name": "dsco", "nopt": {"mode": "df"}}:
             return ("dfdsco",)
         case {"name": "doping"}:
