@@ -66,7 +66,7 @@ class Recover(Method):
     observer_schedule: Literal["round_robin", "uniform"] = "round_robin"
     """One observer per step: in turn, or drawn."""
     iterations: int = Field(default=2000, ge=0)
-    """T; 0 leaves the images as they start."""
+    """T; 0 leaves noise as it starts, and is refused for real starts."""
     lr: float = Field(default=0.05, gt=0)
     """Of Adam at the first step, in normalised pixels."""
     batch: BatchSpec = BatchSpec()
@@ -223,7 +223,12 @@ class Recover(Method):
         return Synthesis(denormalize(images, data.mean, data.std).clamp(0, 1))
 
     def check(self, target: Target, counts: Sequence[int]) -> Iterator[str]:
-        """Something must be matched, patches must fit, and the start must be possible."""
+        """Something must be made and matched, patches must fit, the start must be possible."""
+        if self.iterations == 0 and self.init.kind != "noise":
+            yield (
+                "iterations is 0: the images would stay the real ones that they start from, and "
+                "be published as made ones; set it to 1 or more, or use method random or rded"
+            )
         if self._matched and not self.taps.kinds:
             yield "taps names no layer; tap bn or conv, or set losses.stat: 0"
         side = self.taps.side("conv") if self._matched and self.taps.conv else None

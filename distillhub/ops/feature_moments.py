@@ -188,8 +188,16 @@ def _resized(maps: Tensor, side: int) -> Tensor:
     return functional.interpolate(maps, size=size, mode="bilinear")
 
 
+def _channels_last(maps: Tensor) -> bool:
+    """Whether a pixel's channels lie side by side; not where that is the same as planes."""
+    last = maps.is_contiguous(memory_format=torch.channels_last)
+    return last and not maps.is_contiguous()
+
+
 def _sums(maps: Tensor, side: int | None) -> _Sums:
-    whole = maps.detach().contiguous()
+    whole = maps.detach()
+    if not _channels_last(whole):
+        whole = whole.contiguous()
     images = len(whole)
     if whole.device.type == "cpu":
         image_bytes = whole[0].numel() * whole.element_size()
@@ -205,16 +213,25 @@ def _sums(maps: Tensor, side: int | None) -> _Sums:
 
 def _piece_sums(maps: Tensor, side: int | None) -> tuple[Tensor, ...]:
     """Sums over pixels, [b, c], and over channels, [b, h' w'], each of values and squares."""
-    pixels = maps.flatten(2)
-    if side is None:  # a norm reads once and writes nothing
+    last = _channels_last(maps)
+    pixels, (over_pixels, over_channels) = _pixels(maps), (1, 2) if last else (2, 1)
+    if side is None and not last:  # a norm reads once and writes nothing
         return pixels.sum(2), torch.linalg.vector_norm(pixels, dim=2).double().square()
     squares = pixels.square()
-    channels = pixels.sum(2), squares.sum(2)
+    channels = pixels.sum(over_pixels), squares.sum(over_pixels)
+    if side is None:
+        return channels
     resized = _resized(maps, side)
-    if resized is maps:
-        return *channels, pixels.sum(1), squares.sum(1)
-    pixels = resized.flatten(2)
-    return *channels, pixels.sum(1), pixels.square().sum(1)
+    if resized is not maps:
+        last = _channels_last(resized)
+        pixels, over_channels = _pixels(resized), 2 if last else 1
+        squares = pixels.square()
+    return *channels, pixels.sum(over_channels), squares.sum(over_channels)
+
+
+def _pixels(maps: Tensor) -> Tensor:
+    """[b, c, h w], or [b, h w, c] where the channels of a pixel lie side by side."""
+    return maps.permute(0, 2, 3, 1).flatten(1, 2) if _channels_last(maps) else maps.flatten(2)
 
 
 def _cell_sums(pixels: Tensor, size: tuple[int, int], side: int) -> Tensor:
@@ -290,5 +307,8 @@ def _spread(cells: Tensor, size: tuple[int, int], side: int) -> Tensor:
 
 def _along(maps: Tensor, shift: Tensor, slope: Tensor) -> Tensor:
     """The maps times `slope` plus `shift`, laid out as an image: that is read faster."""
-    layout = maps.shape[1:]
-    return torch.addcmul(shift.expand(layout).contiguous(), slope.expand(layout).contiguous(), maps)
+    order = torch.channels_last if _channels_last(maps) else torch.contiguous_format
+    image = (1, *maps.shape[1:])
+    factors = (factor.expand(image).contiguous(memory_format=order) for factor in (shift, slope))
+    first, second = factors
+    return torch.addcmul(first, second, maps)

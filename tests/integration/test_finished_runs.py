@@ -112,6 +112,16 @@ def test_a_teacher_counts_where_it_labels_the_batches(built):
     assert key_of(built, online) != key_of(built, online, labellers=("b" * 64,))
 
 
+def test_every_network_that_labels_the_batches_counts(built):
+    online = planned("soft_online", arm="syn_soft_online")
+    one, two, swapped = ("a" * 64,), ("a" * 64, "b" * 64), ("b" * 64, "a" * 64)
+
+    keys = {key_of(built, online, labellers=labellers) for labellers in (one, two, swapped)}
+
+    assert len(keys) == 3
+    assert key_of(built, planned(), labellers=two) == key_of(built, planned(), labellers=one)
+
+
 def test_other_test_images_and_the_real_data_have_other_keys(built):
     source = load_resolved(built[1] / "recipe" / "resolved.yaml").dataset
     test = SplitPin(rows=500, sha256="c" * 64)

@@ -5,6 +5,7 @@ import torch
 
 from distillhub.evaluation.feed import Space, hard_feed
 from distillhub.evaluation.protocols import get
+from distillhub.evaluation.runner import score
 from distillhub.evaluation.slimming import (
     Kept,
     chain,
@@ -194,11 +195,10 @@ def test_scales_shrink_in_a_training_with_the_norm():
     assert mean_scale(0.1) < mean_scale(0.0) - 0.05
 
 
-def slimmed(state=None, seen=id):
-    net = lived_in(network())
+def slimmed(state=None, seen=id, net=None):
     return finish(
         slim(
-            net,
+            net or lived_in(network()),
             0.5,
             arm="syn_hard",
             seed=3,
@@ -213,22 +213,35 @@ def slimmed(state=None, seen=id):
     )
 
 
+def accuracy(net) -> float:
+    return score(net, Pictures(30, seed=9), SPACE, classes=3, what="test").top1
+
+
 def test_a_slimmed_network_is_tested_before_and_after_fine_tuning():
-    run = slimmed()
+    net = network(seed=2)
+    finish(train_sparse(net, hard_feed(Pictures(12), SPACE), TINY, sparsity=0, seed=0, what=""))
+    kept = choose([link.norm.weight for link in chain(net)], 0.5)
+    silent, left = masked(net, kept), sum(int(mask.sum()) for mask in kept.masks)
 
-    assert (run.ratio, run.pruned, sum(run.channels), run.steps) == (0.5, 0.5, 8, TINY.steps)
-    assert run.top1 > run.top1_pruned + 0.2  # random weights before, brightest third after
+    run = slimmed(net=net)
+
+    assert (run.ratio, run.steps) == (0.5, TINY.steps)
+    assert (run.pruned, sum(run.channels)) == (1 - left / 16, left)
+    assert accuracy(net) > accuracy(silent) + 0.1  # so that it matters which one is tested
+    assert run.top1_pruned == accuracy(silent)
+    assert run.top1 > run.top1_pruned + 0.1
 
 
-def test_a_slimming_that_was_cut_ends_like_one_that_was_not():
-    snapshots = {}
+def test_a_slimming_that_was_cut_goes_on_and_ends_like_one_that_was_not():
+    snapshots, done = {}, []
 
     def keep(report):
         snapshots[report.done] = report.snapshot()
 
     whole = slimmed(seen=keep)
 
-    assert slimmed(state=snapshots[10]) == whole
+    assert slimmed(state=snapshots[10], seen=lambda report: done.append(report.done)) == whole
+    assert done == [20, 24]
 
 
 def test_a_shorter_training_lowers_its_rate_at_the_same_share_of_the_way():

@@ -161,6 +161,7 @@ def test_a_possible_method_has_no_refusal() -> None:
             "running statistics of classes cannot go on",
         ),
         ({"init": {"kind": "real"}}, "ipc is 10 but class 0 has 5 images to start from"),
+        ({"iterations": 0}, "would stay the real ones that they start from"),
     ],
 )
 def test_what_the_data_or_the_observers_make_impossible_is_said(

@@ -140,17 +140,35 @@ def test_maps_summed_up_in_pieces_have_the_moments_of_the_whole(side, statistics
     assert_same(FeatureMoments(*found[:statistics]), FeatureMoments(*wanted[:statistics]))
 
 
-def test_maps_in_channels_last_order_have_the_same_moments_and_gradients():
-    maps = maps_of((2, 4, 8, 8))
-    last = maps.clone(memory_format=torch.channels_last).requires_grad_()
+@pytest.mark.parametrize(("side", "statistics"), [(None, 2), (4, 4)])
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8), (3, 4, 7, 5), (3, 4, 1, 1), (3, 1, 8, 8)])
+def test_maps_in_channels_last_order_are_measured_as_they_lie(shape, side, statistics):
+    maps = maps_of(shape)
+    last = maps.contiguous(memory_format=torch.channels_last).requires_grad_()
     maps.requires_grad_()
 
-    gradients = [
-        torch.autograd.grad(sum(part.square().sum() for part in feature_moments(x, 4)), x)[0]
-        for x in (maps, last)
-    ]
+    found = FeatureMoments(*feature_moments(last, side)[:statistics])
 
-    torch.testing.assert_close(gradients[0], gradients[1])
+    assert_same(found, FeatureMoments(*slow(maps, 4)[:statistics]))
+    gradients = [
+        torch.autograd.grad(sum(part.square().sum() for part in moments[:statistics]), x)[0]
+        for moments, x in ((found, last), (slow(maps, 4), maps))
+    ]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].stride() == last.stride()
+
+
+def test_maps_that_do_not_lie_in_one_piece_are_measured():
+    maps = maps_of((3, 4, 8, 16))[..., ::2].requires_grad_()
+
+    found = feature_moments(maps, 4)
+
+    assert_same(found, slow(maps, 4))
+    gradients = [
+        torch.autograd.grad(sum(part.square().sum() for part in moments), maps)[0]
+        for moments in (found, slow(maps, 4))
+    ]
+    torch.testing.assert_close(*gradients)
 
 
 def test_half_precision_maps_are_summed_up_in_float32():
