@@ -8,7 +8,8 @@ ImageNet-1k replay stored views, which carry their own CutMix. The accuracy is t
 epoch; the code's is the best of those that were looked at, which is kept as `best_top1`.
 
 Of the digits, the wide batch, the plain cosine and the last weights stand each for one evaluation
-choice of EDC undone (PE1, PE2, PE3), `edc-digits-plain-1` for all three.
+choice of EDC undone (PE1, PE2, PE3), `edc-digits-plain-1` for all three. `edc-digits-online-1`
+shows what storing labels costs: the same crops are labelled online and stored.
 """
 
 from collections.abc import Mapping
@@ -227,6 +228,17 @@ EDC = (
             "batch": 100,
             "zeta": 1.0,
             "ema": None,
+        }
+    ),
+    Protocol.model_validate(
+        {
+            **_DIGITS,
+            "name": "edc-digits-online-1",
+            "summary": "As edc-digits-1 with crops of 70 to 100 % in place of DSA, and labels made "
+            "online beside the stored ones.",
+            "regimes": ("hard", "soft_stored", "soft_online"),
+            "augment": "rrc",
+            "crop": (0.7, 1.0),
         }
     ),
 )

@@ -93,12 +93,12 @@ class Protocol(Spec):
     ema: float | None = Field(default=None, ge=0, le=1)
     """Share that a step leaves of the average of the weights, which then is what is tested, with
     the batch-norm buffers of the student; None: the last weights are tested."""
-    augment: str = Field(pattern=r"^(none|rrc_flip|shift_flip|dsa:[a-z_]+)$")
-    """`rrc_flip`: random resized crop (8 to 100 % of the area) and flip; `shift_flip`: by up to an
-    eighth of the side, and flip; `dsa:` and families."""
+    augment: str = Field(pattern=r"^(none|rrc|rrc_flip|shift_flip|dsa:[a-z_]+)$")
+    """`rrc`: random resized crop (8 to 100 % of the area); `rrc_flip`: the same and flip;
+    `shift_flip`: by up to an eighth of the side, and flip; `dsa:` and families."""
     crop: tuple[Fraction, Fraction] | None = None
-    """Share of the area of `rrc_flip`, whose crops are then those of torchvision: out of the image
-    as stored, enlarged to `size`."""
+    """Share of the area of `rrc` and `rrc_flip`, whose crops are then those of torchvision: out of
+    the image as stored, enlarged to `size`."""
     randaugment: bool = False
     """Two RandAugment operations of magnitude 9 on the image as stored, before all else."""
     shuffle_patches: int | None = Field(default=None, ge=2)
@@ -144,8 +144,8 @@ class Protocol(Spec):
                 raise ValueError(f"schedule: {self.schedule} needs {name}")
         if any(b <= a for a, b in pairwise(self.marks)):
             raise ValueError(f"marks {self.marks} do not rise")
-        if self.crop is not None and (self.size is None or self.augment != "rrc_flip"):
-            raise ValueError("crop is that of augment: rrc_flip, and needs a size")
+        if self.crop is not None and (self.size is None or not self.augment.startswith("rrc")):
+            raise ValueError("crop is that of augment: rrc or rrc_flip, and needs a size")
         if self.cutmix and self.mixup is not None:
             raise ValueError("cutmix and mixup both mix the batch: give one of them")
         if self.loss == "mse_gt" and self.regimes == ("hard",):

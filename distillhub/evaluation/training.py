@@ -188,13 +188,14 @@ def augment(x: Tensor, how: str, generator: torch.Generator) -> Tensor:
 
     Args:
         x: [n, C, H, W].
-        how: `none`, `rrc_flip`, `shift_flip` or `dsa:` and a strategy.
+        how: `none`, `rrc`, `rrc_flip`, `shift_flip` or `dsa:` and a strategy.
         generator: On the CPU.
     """
     if how == "none":
         return x
-    if how == "rrc_flip":
-        return flip(resized_crop(x, generator=generator), generator=generator)
+    if how.startswith("rrc"):
+        x = resized_crop(x, generator=generator)
+        return flip(x, generator=generator) if how == "rrc_flip" else x
     if how == "shift_flip":
         limit = max(x.shape[2:]) // SHIFT
         return flip(shift(x, limit, generator=generator), generator=generator)
@@ -215,7 +216,7 @@ def _augmented(
     else:
         boxes = draw_boxes(len(x), *x.shape[2:], generator=generator, scale=protocol.crop)
         x = cut_boxes(x, boxes, protocol.resolution(*x.shape[2:]))
-        x = flip(x, generator=generator)
+        x = flip(x, generator=generator) if protocol.augment == "rrc_flip" else x
     if not protocol.jitter and not protocol.lighting:
         return x
     pixels = student.denormalize(x)

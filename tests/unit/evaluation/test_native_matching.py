@@ -180,6 +180,14 @@ def test_the_digits_protocols_show_equally_many_images(images, steps):
         ("edc-digits-cosine-1", {"zeta": 1.0}),
         ("edc-digits-student-1", {"ema": None}),
         ("edc-digits-plain-1", {"batch": 100, "zeta": 1.0, "ema": None}),
+        (
+            "edc-digits-online-1",
+            {
+                "augment": "rrc",
+                "crop": (0.7, 1.0),
+                "regimes": ("hard", "soft_stored", "soft_online"),
+            },
+        ),
         ("edc-in1k-script-1", {"schedule": "linear_smooth"}),
     ],
 )

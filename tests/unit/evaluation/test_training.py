@@ -121,7 +121,7 @@ def test_scaling_multiplies_by_the_temperature_squared():
     assert scaled.item() == pytest.approx(16 * plain.item())
 
 
-@pytest.mark.parametrize("how", ["none", "rrc_flip", "dsa:crop_cutout"])
+@pytest.mark.parametrize("how", ["none", "rrc", "rrc_flip", "dsa:crop_cutout"])
 def test_augmentation_keeps_shape_and_argument(how):
     x = Pictures().pixels
     before = x.clone()
@@ -130,6 +130,23 @@ def test_augmentation_keeps_shape_and_argument(how):
 
     assert augmented.shape == x.shape
     assert x.equal(before)
+
+
+@pytest.mark.parametrize("crop", [None, (0.5, 1.0)])
+@pytest.mark.parametrize(("how", "flips"), [("rrc", 0), ("rrc_flip", TINY.steps)])
+def test_crops_are_flipped_where_the_protocol_says_so(how, flips, crop, monkeypatch):
+    seen = []
+
+    def spy(x, generator):
+        seen.append(len(x))
+        return x
+
+    monkeypatch.setattr(training, "flip", spy)
+    protocol = TINY.model_copy(update={"augment": how, "crop": crop, "size": 8})
+
+    list(fit(student(), hard_feed(Pictures(), SPACE), protocol, seed=0, what="x"))
+
+    assert len(seen) == flips
 
 
 def test_every_step_is_augmented_anew(monkeypatch):
