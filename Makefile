@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RECIPE := recipes/dsco_digits_3.yaml
 OFFLINE := -m "not gpu and not network and not browser"
+# Tests of a file share what they build, so that files go to workers whole; a worker takes up to 2 GB.
+WORKERS := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export DVC_NO_ANALYTICS = 1
 
 .DEFAULT_GOAL := help
@@ -27,7 +29,7 @@ demo: $(READY)  ## build the demo dataset from the built-in digits, a few minute
 	$(BIN)/distillhub build $(RECIPE)
 
 test: $(READY)  ## all tests that need no GPU, no network and no browser
-	$(BIN)/python -m pytest $(OFFLINE) $(ARGS)
+	$(BIN)/python -m pytest $(OFFLINE) $(WORKERS) $(ARGS)
 
 test-fast: $(READY)  ## the tests to run while working
 	$(BIN)/python -m pytest $(ARGS)
