@@ -73,7 +73,11 @@ def markdown(name: str, command: str, table: SweepTable) -> str:
         if any(metrics.get(row.kind) in row.figures for row in table.rows)
     ]
     sources = {row.source for row in table.rows}
-    varied = [k for k in table.keys if len({row.setting.get(k) for row in table.rows}) > 1]
+    varied = [
+        key
+        for key in table.keys
+        if key not in table.base and len({row.setting.get(key) for row in table.rows}) > 1
+    ]
     header = [
         "images",
         *(["data"] if len(sources) > 1 else []),
@@ -93,15 +97,18 @@ def markdown(name: str, command: str, table: SweepTable) -> str:
         place = [row.recipe, *([row.source] if len(sources) > 1 else [])]
         place += [] if "ipc" in varied else [str(row.ipc)]
         place += [row.setting.get(key, "") for key in varied]
-        place += [_change(row, table.alone)] if table.alone else []
+        place += [_change(row, table)] if table.alone else []
         lines.append(_line([*place, *_cells(row, [metrics for _, metrics in shown])]))
     return "\n".join([*lines, "", *_notes(table), ""])
 
 
-def _change(row: Row, alone: Sequence[str]) -> str:
+def _change(row: Row, table: SweepTable) -> str:
     """What a row has changed of the keys that are tried one at a time."""
-    said = [f"{key}: {row.setting[key]}" for key in alone if key in row.setting]
-    return said[0] if said else "none" if row.kind == "distilled" else ""
+    for key in table.alone:
+        value = row.setting.get(key)
+        if value is not None and value != table.base.get(key):
+            return f"{key}: {value}"
+    return "none" if row.kind == "distilled" else ""
 
 
 def _cells(row: Row, columns: Sequence[Mapping[Kind, str]]) -> list[str]:

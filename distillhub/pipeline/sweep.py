@@ -85,6 +85,8 @@ class SweepTable(Spec):
     keys: tuple[str, ...]
     alone: tuple[str, ...] = ()
     """Keys of which a row changes at most one."""
+    base: dict[str, str] = Field(default_factory=dict)
+    """Of those keys, values that the recipes were set to where nothing is changed."""
     rows: tuple[Row, ...]
     full: dict[str, Figure] = Field(default_factory=dict)
     """Accuracy on all real images, by `<data set>, <student>, <protocol>`."""
@@ -141,7 +143,8 @@ def run_sweep(
         built.append((variant, folder))
         if on_built is not None:
             on_built(variant, folder)
-    return tabulate(tuple(settings), built, alone=tuple(alone))
+    base = {key: word(settings[key][0]) for key in alone if key in settings}
+    return tabulate(tuple(settings), built, alone=tuple(alone), base=base)
 
 
 def tabulate(
@@ -149,6 +152,7 @@ def tabulate(
     built: Sequence[tuple[Variant, Path]],
     *,
     alone: tuple[str, ...] = (),
+    base: Mapping[str, str] = MappingProxyType({}),
 ) -> SweepTable:
     """Means over seeds and runs, from the reports of finished datasets.
 
@@ -176,6 +180,7 @@ def tabulate(
         seeds=tuple(dict.fromkeys(variant.seed for variant, _ in built)),
         keys=keys,
         alone=alone,
+        base=dict(base),
         rows=tuple(rows),
         full={m.full[0]: _drawn_anew(m.full[1]) for m in measured if m.full is not None},
         device=", ".join(sorted({_device(folder) for _, folder in built})),

@@ -78,20 +78,24 @@ def plan_sweep(
         state: The scratch folder of the project.
         seeds: How many synthesis seeds, counted on from each recipe's.
         settings: Values to try per dotted key, in every recipe; every combination is one row.
-        alone: Values that are tried one at a time, beside each of those rows.
+        alone: Values that are tried one at a time, beside each of those rows. A key may be in both
+            if it is set to one value, which the others then stand beside.
 
     Raises:
         RecipeError: With the faults of all variants.
-        UsageError: If a key leads nowhere or is given twice, or two recipes have the same name.
+        UsageError: If a key leads nowhere, or is varied beside several values, or two recipes have
+            the same name.
     """
     stems = [recipe.stem for recipe in recipes]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
         raise UsageError(f"{twice[0]} is named twice", where="sweep", mend="name each recipe once")
-    both = sorted(settings.keys() & alone.keys())
+    both = sorted(key for key in alone if len(settings.get(key, ())) > 1)
     if both:
         raise UsageError(
-            f"{both[0]} is both set and varied", where="--vary", mend="give it to one of them"
+            f"{both[0]} is varied beside several values",
+            where="--vary",
+            mend="set it to one value, or only set it",
         )
     variants: list[Variant] = []
     faults: list[Fault] = []

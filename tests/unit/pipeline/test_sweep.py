@@ -86,9 +86,17 @@ def test_single_changes_stand_beside_every_combination(recipe, tmp_path):
     ]
 
 
-def test_a_key_that_is_set_cannot_be_varied_too(recipe, tmp_path):
-    with pytest.raises(UsageError, match="both set and varied"):
-        plan_sweep([recipe], tmp_path / "s", seeds=1, settings={"ipc": [1]}, alone={"ipc": [2]})
+def test_a_key_may_be_varied_beside_the_one_value_it_is_set_to(recipe, tmp_path):
+    variants = plan_sweep(
+        [recipe], tmp_path / "s", seeds=1, settings={"ipc": [1]}, alone={"ipc": [2, 3]}
+    )
+
+    assert [read(variant.path)["ipc"] for variant in variants] == [1, 2, 3]
+
+
+def test_a_key_that_is_set_to_several_values_cannot_be_varied_too(recipe, tmp_path):
+    with pytest.raises(UsageError, match="varied beside several values"):
+        plan_sweep([recipe], tmp_path / "s", seeds=1, settings={"ipc": [1, 2]}, alone={"ipc": [3]})
 
 
 def test_a_variant_says_what_its_setting_says_and_nothing_else(recipe, tmp_path):
@@ -354,6 +362,20 @@ def test_single_changes_share_one_column():
     assert "| images | ipc | change | protocol |" in text
     assert "| tiny | 1 | none | digits-1 |" in text
     assert "| tiny | 1 | ipc: 3 | digits-1 |" in text
+
+
+def test_a_value_that_all_are_set_to_is_no_change():
+    plain, changed = row(0.9, None), row(0.8, None)
+    other = changed.model_copy(update={"setting": {"method.cfg": "3"}})
+    both = table(plain, other).model_copy(
+        update={"alone": ("method.cfg",), "base": {"method.cfg": "2"}}
+    )
+
+    text = markdown("tiny", "", both)
+
+    assert "| images | ipc | change | protocol |" in text
+    assert "| tiny | 1 | none | digits-1 |" in text
+    assert "| tiny | 1 | method.cfg: 3 | digits-1 |" in text
 
 
 def test_columns_that_nothing_fills_are_left_out():
