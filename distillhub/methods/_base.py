@@ -224,6 +224,8 @@ class Method(Spec):
     paper: ClassVar[Paper]
     real_pixels: ClassVar[bool] = False
     """Whether the images are copies of real ones by construction, or made of parts of them."""
+    keeps_files: ClassVar[bool] = False
+    """Whether stored images of its bases are taken over as they are; they must be no mosaics."""
     texture: ClassVar[float] = 0.0
     """Noise that makes real images as hard to compress as this method's: standard deviation in
     [0, 1] pixels."""

@@ -72,6 +72,7 @@ class Doping(Method):
     """`reference`: real images are published by file name and digest; `distillhub materialize`
     fills their pixels in from a copy of the source."""
 
+    keeps_files: ClassVar[bool] = True
     paper: ClassVar[Paper] = Paper(
         "Beyond Dataset Distillation: Lossless Dataset Concentration via Diffusion-Assisted "
         "Distribution Alignment",

@@ -120,3 +120,10 @@ def pack(images: Tensor, formation: int) -> Tensor:
 def repeat_labels(labels: Tensor, formation: int) -> Tensor:
     """The labels of `expand`: [n] to [n * l^2]."""
     return torch.repeat_interleave(labels, formation**2)
+
+
+def corners(height: int, width: int, formation: int) -> Tensor:
+    """Top, left, height and width of every sub-image, row by row; [l^2, 4] int64."""
+    tall, wide = height // formation, width // formation
+    places = [(r * tall, c * wide, tall, wide) for r in range(formation) for c in range(formation)]
+    return torch.tensor(places)

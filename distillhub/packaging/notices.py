@@ -49,8 +49,8 @@ def notices(report: EvalReport) -> tuple[Warned, ...]:
     share = 0.0 if report.privacy is None else report.privacy.real_pixel_share
     if share != 0 and report.rights is not None and report.rights.redistributable != "yes":
         text = (
-            "The images are copies of real ones or of parts of them, whose license may not allow to "
-            "publish them again."
+            "The images are copies of real ones or of parts of them, whose license may not allow "
+            "to publish them again."
         )
         if report.doping is not None:
             text = f"Some of {text[0].lower()}{text[1:]}"

@@ -120,6 +120,13 @@ def compared(
                     where,
                     "give both recipes the same dataset: block",
                 )
+        if recipe.method.keeps_files and base.method.grid > 1:
+            yield Fault(
+                f"base {word} has mosaics of {base.method.grid} x {base.method.grid} images, and "
+                f"{recipe.method.name} puts whole images beside them",
+                where,
+                "name a base whose method has formation: 1",
+            )
         conflict = license_conflict(base.card.license, recipe.card.license)
         if conflict:
             yield Fault(

@@ -2,6 +2,7 @@
 
 A set of ours is scored in full by its own build; this is for sets that come alone. Random images
 get hard labels only, as the teacher that labelled the set is not at hand: `rnd_soft` is not run.
+Beside mosaics stand mosaics of random images, too.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,17 +17,17 @@ from distillhub.data.specs import SourceSpec
 from distillhub.digests import fingerprint
 from distillhub.errors import DataError, UsageError
 from distillhub.evaluation import protocols
-from distillhub.evaluation.arms import planned_runs
+from distillhub.evaluation.arms import PACKED, planned_runs
 from distillhub.evaluation.feed import ImageSet, Space
 from distillhub.evaluation.runner import run as run_one
 from distillhub.evaluation.runner import score
 from distillhub.evaluation.specs import EvalSpec
 from distillhub.evaluation.summary import summarize
 from distillhub.ops.progress import Progress, State
-from distillhub.ops.selection import sample
 from distillhub.pipeline.checkpoint import StopRequest, WorkFolder, drive, pin_threads
 from distillhub.pipeline.files import storage_errors, write_text
 from distillhub.pipeline.project import environment_sources
+from distillhub.pipeline.random_images import random_images
 from distillhub.pipeline.reporting import Reporter
 from distillhub.pipeline.run import pick_device
 from distillhub.pipeline.students import Trained, identity, scored_with, suitable
@@ -109,7 +110,9 @@ def score_set(
     train, test = open_split(source, "train", known), open_split(source, "test", known)
     spec = _spec(opened, word, protocol, students, runs, full=full)
     height, width, soft = opened.height, opened.width, opened.soft is not None
-    planned = planned_runs([spec], seed=seed, soft=soft, height=height, width=width)
+    planned = planned_runs(
+        [spec], seed=seed, soft=soft, height=height, width=width, mosaics=opened.formation > 1
+    )
     pin = source.pinned
     key = fingerprint(
         "evaluate",
@@ -263,6 +266,8 @@ def _spec(
         mend = "`distillhub list protocols` shows them"
         raise UsageError(str(error), where="--protocol", mend=mend) from error
     arms: list[Arm] = ["syn_hard", "rnd_hard"] if "hard" in regimes else []
+    if arms and opened.formation > 1:
+        arms.append("rnd_packed_hard")
     if opened.soft is not None and "soft_stored" in regimes:
         arms.append("syn_soft")
     if not arms:
@@ -287,29 +292,8 @@ def _arm(planned: PlannedRun, opened: DistilledSet, train: RealData) -> ImageSet
     if planned.arm.startswith("full"):
         return train
     seed = planned.subset_seed or 0
-    return train.part(twin_rows(train, opened.counts, lambda label: _generator(seed, label)))
-
-
-def twin_rows(
-    train: RealData, counts: Sequence[int], generator_for: Callable[[int], torch.Generator]
-) -> torch.Tensor:
-    """Rows of as many random real images of each class as the set has, [sum(counts)] int64.
-
-    Raises:
-        DataError: If a class has fewer.
-    """
-    picked = []
-    for label, count in enumerate(counts):
-        rows = train.rows_of(label)
-        if len(rows) < count:
-            raise DataError(
-                f"the set has {count} images of class '{train.class_names[label]}', "
-                f"the real images {len(rows)}: no random ones can be drawn",
-                where="arm rnd_hard",
-                mend="name the data set that the set was made from",
-            )
-        picked.append(sample(rows, count, generator_for(label)))
-    return torch.cat(picked)
+    formation = opened.formation if planned.arm in PACKED else 1
+    return random_images(train, opened.counts, formation, partial(_generator, seed))
 
 
 def _generator(seed: int, label: int) -> torch.Generator:

@@ -25,9 +25,10 @@ from distillhub.ops.progress import Progress, State
 from distillhub.pipeline.checkpoint import StopRequest, WorkFolder, drive, pin_threads, threads
 from distillhub.pipeline.files import storage_errors, write_text
 from distillhub.pipeline.project import environment_sources
+from distillhub.pipeline.random_images import random_images
 from distillhub.pipeline.reporting import Reporter
 from distillhub.pipeline.run import device_name, pick_device
-from distillhub.pipeline.scoring import real_source, twin_rows
+from distillhub.pipeline.scoring import real_source
 from distillhub.pipeline.students import identity, scored_with, suitable
 from distillhub.records.distilled import DistilledSet, load
 from distillhub.records.manifest import MANIFEST, Manifest
@@ -108,6 +109,8 @@ class Opened:
     def images(self, arm: Arm, seed: int) -> ImageSet:
         """What a run trains on: the set, or the random images that `evaluate` draws for the seed.
 
+        Beside mosaics these are mosaics, too.
+
         Raises:
             DataError: If a class has too few real images.
         """
@@ -118,7 +121,7 @@ class Opened:
             drawn = derive_seed("evaluate", "random", seed, label)
             return torch.Generator().manual_seed(drawn)
 
-        return self.train.part(twin_rows(self.train, self.set.counts, generator))
+        return random_images(self.train, self.set.counts, self.set.formation, generator)
 
     def network(self, arch: str, size: tuple[int, int], classes: int, seed: int) -> Classifier:
         """A fresh student, on the device.

@@ -129,9 +129,7 @@ def contradictions(recipe: Recipe) -> Iterator[Fault]:
                 soft=recipe.relabel is not None,
                 teacher=bool(recipe.labelling),
                 mosaics=recipe.method.grid > 1,
-                whole=recipe.method.grid == 1
-                and recipe.relabel is not None
-                and recipe.relabel.views is None,
+                whole=recipe.relabel is not None and recipe.relabel.views is None,
             )
         except ValueError as error:
             yield Fault(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from distillhub.ops.formation import expand_one, repeat_labels
+from distillhub.ops.formation import corners, expand_one, repeat_labels
 
 if TYPE_CHECKING:
     from distillhub.records.distilled import DistilledSet
@@ -49,10 +49,16 @@ class Unpacked:
         """Of the stored images, sub-image major."""
         return self.packed.soft
 
-    @property
+    @cached_property
     def views(self) -> "Views | None":
-        """Geometry of the views in the stored images."""
-        return self.packed.views
+        """Geometry of the views in the stored images; None: the labels are of whole sub-images."""
+        views, size = self.packed.views, (self.packed.height, self.packed.width)
+        if views is None or views.entries != self.formation**2 or views.size != size:
+            return views
+        drawn = (views.ops, views.partner, views.box)
+        whole = corners(*size, self.formation)
+        plain = all(part is None for part in drawn) and not bool(views.flip.any())
+        return None if plain and bool((views.crop == whole).all()) else views
 
     @property
     def views_per_image(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distillhub.ops import randaugment
+from distillhub.ops.formation import corners
 from distillhub.records.soft_labels import Views
 from distillhub.relabel.spec import ViewSpec
 from distillhub.units import derive_seed
@@ -75,7 +76,7 @@ def draw_views(
 def whole_sub_images(images: int, *, height: int, width: int, formation: int) -> Views:
     """One view per sub-image: all of it, enlarged to the size of the stored image."""
     subs = formation**2
-    crop = _corners(height, width, formation)[None].expand(images, subs, 4).int()
+    crop = corners(height, width, formation)[None].expand(images, subs, 4).int()
     flip = torch.zeros(images, subs, dtype=torch.bool)
     return Views(crop.contiguous(), flip, None, None, None, (height, width), formation)
 
@@ -101,8 +102,8 @@ def _draw(
     places = (2 * TRIES, 2, 1, 2 * OPERATIONS, 4)
     tries, corner, flip, ops, mix = torch.split_with_sizes(drawn, places, dim=2)
 
-    corners = _corners(height, width, formation).repeat_interleave(count, dim=0)  # [E, 4]
-    crop = _crops(spec, tries.reshape(*tries.shape[:2], TRIES, 2), corner, corners)
+    inside = corners(height, width, formation).repeat_interleave(count, dim=0)  # [E, 4]
+    crop = _crops(spec, tries.reshape(*tries.shape[:2], TRIES, 2), corner, inside)
     partner = box = None
     if spec.cutmix:
         partner = (mix[..., 0] * images).int()
@@ -116,13 +117,6 @@ def _draw(
         size,
         formation,
     )
-
-
-def _corners(height: int, width: int, formation: int) -> Tensor:
-    """Top, left, height, width of every sub-image, row by row; [formation^2, 4] int64."""
-    tall, wide = height // formation, width // formation
-    places = [(r * tall, c * wide, tall, wide) for r in range(formation) for c in range(formation)]
-    return torch.tensor(places)
 
 
 def _crops(spec: ViewSpec, tries: Tensor, corner: Tensor, inside: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ evaluate:
      runs: 1}
 card: {license: cc0-1.0, redistributable: "yes"}
 """
+DM = "{name: dm, version: 1, iterations: 1, arch: convnet2-w4, batch_real: 4}"
+IDM = "{name: idm, version: 1, iterations: 1, batch_real: 4, queue: {batch: 4, train_steps: 1}}"
 NAMED = DOPED.replace("base: base", "base: base\n  publish: reference")
 SIDE = 8
 
@@ -200,6 +202,11 @@ def test_a_base_that_is_not_built_is_named_with_its_command(tmp_path):
             BASE.replace("test: 0.25", "test: 0.25, classes: [square, circle]"),
             DOPED,
             "classes of base base are square x circle",
+        ),
+        (
+            BASE.replace(DM, IDM),
+            DOPED,
+            "base base has mosaics of 2 x 2 images, and doping puts whole images beside them",
         ),
         (BASE.replace("cc0-1.0", "cc-by-nc-4.0"), DOPED, "published under cc-by-nc-4.0"),
         (BASE, DOPED.replace("smoke-cpu-1, arch", "smoke-9, arch"), "no protocol is called"),

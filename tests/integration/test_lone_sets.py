@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from distillhub.errors import DataError, RecipeError, UsageError
 from distillhub.models import weights
+from distillhub.pipeline.random_images import twin_rows
 from distillhub.pipeline.reporting import Silent
-from distillhub.pipeline.scoring import Scores, real_source, score_set, twin_rows
+from distillhub.pipeline.scoring import Scores, real_source, score_set
 from distillhub.pipeline.students import normalization, suitable, train_student
 from distillhub.records.distilled import load
 from distillhub_cli.main import app

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from distillhub.data import codec
 from distillhub.errors import RecipeError
-from distillhub.ops.formation import pack
+from distillhub.ops.formation import expand, pack
 from distillhub.packaging.verify import verify
+from distillhub.pipeline.random_images import random_images, twin_rows
+from distillhub.pipeline.scoring import score_set
 from distillhub.pipeline.students import train_student
 from distillhub.records.distilled import load
+from tests.fakes import tiny_data
 from tests.integration.builds import Log, build_here, write_recipe
 
 MOSAICS = """\
@@ -129,6 +133,29 @@ def test_sides_that_do_not_divide_are_refused_before_any_work(tmp_path) -> None:
     with pytest.raises(RecipeError, match="cannot be cut into 2 x 2"):
         build_here(recipe)
     assert not list(tmp_path.glob("**/artifacts"))
+
+
+def test_a_lone_set_of_mosaics_stands_beside_random_images_and_random_mosaics(
+    hard, tmp_path
+) -> None:
+    scores = score_set(str(hard), state=tmp_path / "state", sources=None, reporter=Log(), runs=1)
+
+    assert {run.arm for run in scores.runs} == {"syn_hard", "rnd_hard", "rnd_packed_hard"}
+    (comparison,) = scores.comparisons
+    assert "mosaics" in comparison.verdicts["hard"]
+
+
+def test_random_images_lose_beside_mosaics_what_mosaics_lose() -> None:
+    real = tiny_data(per_class=8)
+
+    shown = random_images(real, [1, 2, 1], 2, lambda label: torch.Generator().manual_seed(label))
+
+    assert shown.labels.tolist() == [0] * 4 + [1] * 8 + [2] * 4
+    rows = twin_rows(real, [4, 8, 4], lambda label: torch.Generator().manual_seed(label))
+    stored = codec.to_float(codec.to_uint8(pack(real.images(rows), 2)))
+    picked = torch.tensor([5, 0, 14])
+    assert torch.allclose(shown.images(picked), expand(stored, 2)[picked], atol=1e-6)
+    assert not torch.allclose(shown.images(picked), real.images(rows[picked]), atol=0.01)
 
 
 def test_a_student_of_a_lone_set_trains_on_the_parts_of_its_mosaics(hard, tmp_path) -> None:

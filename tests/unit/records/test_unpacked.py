@@ -51,6 +51,26 @@ def test_a_set_without_mosaics_is_its_own_training_set(tmp_path) -> None:
     assert opened.unpacked() is opened
 
 
+def test_labels_of_whole_sub_images_belong_to_no_view(soft, tmp_path) -> None:
+    assert soft.views is not None
+    assert soft.unpacked().views is None
+
+    stored = fake_sets.pixels(3)
+    views = whole_sub_images(3, height=stored.shape[2], width=stored.shape[3], formation=2)
+    views.crop[0, 0, 2] -= 1  # one view is not the whole of its sub-image
+    labels = fake_sets.soft_labels(3, 4, classes=2)
+    write(
+        tmp_path,
+        fake_sets.png_files(stored),
+        torch.tensor([0, 1, 1]),
+        NAMES,
+        labels,
+        views,
+        {"formation": 2},
+    )
+    assert load(tmp_path).unpacked().views is not None
+
+
 def test_views_of_a_sub_image_are_entries_of_its_mosaic(soft) -> None:
     unpacked = soft.unpacked()
     rows, views = torch.tensor([1, 6]), torch.tensor([0, 0])
