@@ -1,13 +1,15 @@
 """The table of all keys of a recipe, read from the models themselves; part of docs/recipes.md."""
 
 import ast
+import functools
 import inspect
 import itertools
 import json
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -66,9 +68,42 @@ _WRITTEN = {"pin", "kind"}
 
 
 def reference() -> str:
-    """Markdown: one table per block, then one per method."""
+    """Markdown: one table per block, then one per method and per block inside methods."""
     ours = [(f"`method: {{name: {name}}}`", methods.load(name)) for name in methods.names()]
-    return "\n".join(_section(title, model) for title, model in (*_SECTIONS, *ours))
+    inside = [(title, model) for model, title in _blocks().items()]
+    return "\n".join(_section(title, model) for title, model in (*_SECTIONS, *ours, *inside))
+
+
+@functools.cache
+def _blocks() -> dict[type[BaseModel], str]:
+    """The blocks inside methods, each with its title: where it stands, and in which methods."""
+    places: dict[type[BaseModel], tuple[str, list[str]]] = {}
+    known = {model for _, model in _SECTIONS}
+
+    def visit(model: type[BaseModel], path: str, name: str) -> None:
+        for key, field in model.model_fields.items():
+            for block in _models(field.annotation):
+                if block not in known:
+                    names = places.setdefault(block, (f"{path}.{key}", []))[1]
+                    names += [] if name in names else [name]
+                    visit(block, f"{path}.{key}", name)
+
+    for name in methods.names():
+        visit(methods.load(name), "method", name)
+    return {block: f"`{path}` of {', '.join(names)}" for block, (path, names) in places.items()}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models of an annotation, also of a union, a list or a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _anchor(title: str) -> str:
+    """Of a heading, as GitHub makes it."""
+    return re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-")
 
 
 def update(page: str) -> str:
@@ -137,7 +172,10 @@ def _kind(block: dict[str, Any]) -> str:
     """A JSON Schema in words."""
     if "$ref" in block:
         name = block["$ref"].rpartition("/")[2]
-        return f"[block](#{_LINKS[name]})" if name in _LINKS else "block"
+        if name in _LINKS:
+            return f"[block](#{_LINKS[name]})"
+        anchors = {model.__name__: _anchor(title) for model, title in _blocks().items()}
+        return f"[block](#{anchors[name]})" if name in anchors else "block"
     if "anyOf" in block:
         return " or ".join(dict.fromkeys(_kind(option) for option in block["anyOf"]))
     if "const" in block:
@@ -172,7 +210,8 @@ def _bounds(block: dict[str, Any]) -> str:
 
 def _default(value: object) -> str:
     if isinstance(value, BaseModel):
-        return "its defaults"
+        other = value.model_dump(mode="json", exclude_defaults=True)
+        return f"`{json.dumps(other)}`" if other else "its defaults"
     if value is None:
         return "null"
     if value in ((), {}):
