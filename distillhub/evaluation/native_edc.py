@@ -130,6 +130,19 @@ EDC = (
     ),
     Protocol.model_validate(
         {
+            **_LARGE,
+            **_ONLINE,
+            "name": "edc-imagenet10-script-1",
+            "summary": "As edc-imagenet10-1 with the schedule that the authors' script runs: the "
+            "rate falls to a sixth after five sixths of the epochs, then to 0.",
+            "source": f"{_PAPER}, ImageNet-10; schedule of the authors' code",
+            "epochs": 1000,
+            "batch": 50,
+            "schedule": "ssrs",
+        }
+    ),
+    Protocol.model_validate(
+        {
             **_TINY,
             "name": "edc-tiny-1",
             "summary": "ResNet-18 at 64 pixels; 300 epochs of AdamW (1000 at one image per class), "

@@ -29,7 +29,12 @@ _COMMON: Mapping[str, object] = {
     "best_every": 10,
     "best_last": 0.2,
 }
-_SMALL: Mapping[str, object] = {**_COMMON, "students": ("resnet18",), "crop": (1.0, 1.0)}
+_SMALL: Mapping[str, object] = {
+    **_COMMON,
+    "students": ("resnet18",),
+    "lr_by_student": {"mobilenetv2": 2.5e-3, "vgg11-bn": 5e-4, "vgg11": 5e-4, "alexnet": 1e-4},
+    "crop": (1.0, 1.0),
+}
 """Images that are one patch are shown whole."""
 _LARGE: Mapping[str, object] = {
     **_COMMON,

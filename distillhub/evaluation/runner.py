@@ -146,7 +146,10 @@ def images_seen(protocol: Protocol, size: int, classes: int | None = None) -> in
 def feed_of(
     regime: Regime, protocol: Protocol, train: ImageSet, space: Space, what: str, classes: int
 ) -> Feed:
-    """The training images as a protocol wants them: crops are cut out of the image as stored.
+    """The training images as a protocol wants them.
+
+    Crops are cut out of the image as stored, and enlarged to the student's size; stored views are
+    brought to it at once, as nothing is cut out of them.
 
     Args:
         regime: Labels to train with; those of `soft_online` are made later, from the images.
@@ -161,8 +164,10 @@ def feed_of(
             protocol mixes them.
     """
     if protocol.crop is not None:
-        stored = train.images(torch.tensor([0])).shape
-        space = space._replace(resolution=(int(stored[2]), int(stored[3])), covered=None)
+        space = space._replace(covered=None)
+        if not (regime == "soft_stored" and _has_soft(train) and train.views is not None):
+            stored = train.images(torch.tensor([0])).shape
+            space = space._replace(resolution=(int(stored[2]), int(stored[3])))
     if regime != "soft_stored":
         return hard_feed(train, space)
     if not _has_soft(train):

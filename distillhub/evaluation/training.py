@@ -23,7 +23,6 @@ from distillhub.ops.cutmix import Mix, draw_mix, mixed, mixed_cross_entropy
 from distillhub.ops.losses import cross_entropy, kl_divergence, mse_gt
 from distillhub.ops.mixup import blended, draw_mixup
 from distillhub.ops.patches import shuffle_patches
-from distillhub.ops.pixels import resize
 from distillhub.ops.progress import Progress, State, capture, restore
 from distillhub.units import derive_seed
 
@@ -248,7 +247,7 @@ def online(teachers: Sequence[Classifier], student: Classifier) -> Labeller:
     def labels(x: Tensor) -> Tensor:
         with torch.no_grad():
             images = student.denormalize(x)
-            each = [net(resize(images, net.input_shape[1:])).float() for net in teachers]
+            each = [net.at_own_size(images).float() for net in teachers]
         return each[0] if len(each) == 1 else torch.stack(each).mean(0)
 
     return labels

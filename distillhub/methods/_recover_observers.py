@@ -89,7 +89,7 @@ def guiding(
                     mend="tap other layers, or let other observers guide",
                 )
             if spec.files:
-                found = _from_file(spec.files[place], role, bench, taps)
+                found = _from_file(spec.files[place], role, bench, taps, spec)
             elif taps.conv or by_class:
                 found = yield from _collected(role, bench, taps, spec, state)
             else:
@@ -179,7 +179,9 @@ def _collected(
     return ObserverStatistics.load(folder / FILE)
 
 
-def _from_file(name: str, role: str, bench: Workbench, taps: TapSpec) -> ObserverStatistics:
+def _from_file(
+    name: str, role: str, bench: Workbench, taps: TapSpec, spec: CollectSpec
+) -> ObserverStatistics:
     where = f"method.statistics.files: {name}"
     try:
         found = ObserverStatistics.load(bench.file(name))
@@ -189,10 +191,17 @@ def _from_file(name: str, role: str, bench: Workbench, taps: TapSpec) -> Observe
             where=where,
             mend="name a file that was collected from the observer, or none",
         ) from error
+    wanted = spec.model_copy(update={"files": ()})
     faults = {
         f"the statistics are of observer {found.observer[:12]}, {role} is "
         f"{bench.weights(role)[:12]}": found.observer != bench.weights(role),
         f"the statistics are of {found.taps!r}, the recipe taps {taps!r}": found.taps != taps,
+        f"the statistics were collected by {found.spec!r}, the recipe says {wanted!r}": (
+            found.spec != wanted
+        ),
+        f"the statistics are of {found.images} images, the data set has {len(bench.data)}": (
+            found.images != len(bench.data)
+        ),
         "the statistics are of other classes": found.class_names != bench.data.class_names,
     }
     for what, wrong in faults.items():

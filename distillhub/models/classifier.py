@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from distillhub.models.network import Network
-from distillhub.ops.pixels import denormalize, normalize
+from distillhub.ops.pixels import denormalize, normalize, resize
 
 
 class Classifier(nn.Module):
@@ -57,6 +57,11 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits [n, K] of images [n, C, H, W] in [0, 1]."""
         return self.normalized(self.normalize(images))
+
+    def at_own_size(self, images: Tensor) -> Tensor:
+        """Logits [n, K] of images [n, C, H, W] in [0, 1] of any size, resized to the network's."""
+        logits: Tensor = self(resize(images, self.input_shape[1:]))
+        return logits
 
     def normalized(self, x: Tensor) -> Tensor:
         """Logits of images that are normalised already."""

@@ -1,4 +1,4 @@
-"""Which outputs of existing weights are the classes of a data set, and whether they really are."""
+"""Whether existing weights suit a data set: its images, and which outputs are its classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +15,37 @@ IMAGENET_CLASSES = 1000
 SLACK = 0.1
 """How far below its recorded accuracy a network may be, sampling errors apart: another size or crop
 costs a few points, another order of ten classes nearly all."""
+
+
+def refuse_other_images(
+    spec: ModelSpec, made_for: tuple[int, int, int], images: tuple[int, int, int]
+) -> None:
+    """Refuse weights for images of another kind.
+
+    Networks of a library serve any size; those of a file are for the size that they were made for.
+
+    Args:
+        spec: Of the network.
+        made_for: Channels, height and width in pixels.
+        images: The same of the data set.
+
+    Raises:
+        RecipeError: If channels differ, or the sizes of a file.
+    """
+    sized = spec.weights.endswith(".safetensors")
+    if made_for[0] == images[0] and (made_for[1:] == images[1:] or not sized):
+        return
+    raise RecipeError(
+        f"the weights are for images of {_sides(made_for)}, the data set's have {_sides(images)}",
+        where="weights",
+        mend="set dataset.size or dataset.channels to that of the weights, name others, or train "
+        "a network here",
+    )
+
+
+def _sides(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    return f"{height} x {width} pixels in {channels} channel{'s' if channels > 1 else ''}"
 
 
 def outputs_of(

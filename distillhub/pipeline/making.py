@@ -33,7 +33,7 @@ from distillhub.pipeline.checkpoint import drive, load_tensors, save_tensors
 from distillhub.pipeline.chunks import encoded, kept_tensors, numbered
 from distillhub.pipeline.files import replaced_folder, write_json
 from distillhub.pipeline.generators import make_generator
-from distillhub.pipeline.heads import checked_top1, outputs_of
+from distillhub.pipeline.heads import checked_top1, outputs_of, refuse_other_images
 from distillhub.pipeline.naming import named_images
 from distillhub.pipeline.project import WEIGHTS
 from distillhub.pipeline.run import StageRun
@@ -142,13 +142,13 @@ def _fetch(run: StageRun, spec: ModelSpec, data: RealData) -> Classifier:
     """A network with existing weights, its outputs in the order of the data set's classes."""
     shape = (data.channels, data.height, data.width)
     base = run.project.state / WEIGHTS
-    classifier = pretrained(spec, base=base, input_shape=shape, mean=data.mean, std=data.std)
+    mean, std = data.mean, data.std
+    classifier = pretrained(spec, base=base, input_shape=shape, mean=mean, std=std)
+    refuse_other_images(spec, classifier.input_shape, shape)
     outputs = outputs_of(spec, classifier.class_names, classifier.num_classes, data.class_names)
     if outputs is None:
         return classifier
-    classifier = pretrained(
-        spec, base=base, input_shape=shape, mean=data.mean, std=data.std, outputs=outputs
-    )
+    classifier = pretrained(spec, base=base, input_shape=shape, mean=mean, std=std, outputs=outputs)
     classifier.class_names = data.class_names
     return classifier
 
@@ -370,7 +370,7 @@ def soft_labels(
     run: StageRun, name: str, spec: RelabelSpec, stored_images: StoredImages, dataset: SourceSpec
 ) -> Labels:
     """Labels of any encoded images: those of the set and, in the same way, of its random twins."""
-    teachers = labelling_networks(run, spec)
+    teachers = [network.at_own_size for network in labelling_networks(run, spec)]
     pixels = codec.decode(stored_images.content, dataset.pinned.channels)
     labels: Labels = drive(
         lambda state: make_labels(

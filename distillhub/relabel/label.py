@@ -45,7 +45,7 @@ class Teacher(Protocol):
     """A network in eval mode on the device."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
-        """Images [n, C, h, w] in [0, 1] to logits [n, num_classes]."""
+        """Images [n, C, h, w] of any size, in [0, 1], to logits [n, num_classes]."""
 
 
 class LabelRecord(Spec):

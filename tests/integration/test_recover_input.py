@@ -52,15 +52,15 @@ def pictures(folder, names, *, seed):
             Image.fromarray(pixels.numpy()).save(folder / name / f"{number}.png")
 
 
-def network(folder, stem, names, *, seed=0):
+def network(folder, stem, names, *, seed=0, channels=3, side=8):
     net = build(
         "convnet2-w8-bn",
         num_classes=len(names),
-        channels=3,
-        height=8,
-        width=8,
-        mean=HALF,
-        std=HALF,
+        channels=channels,
+        height=side,
+        width=side,
+        mean=HALF[:channels],
+        std=HALF[:channels],
         seed=seed,
         class_names=names,
     )
@@ -156,6 +156,27 @@ def test_statistics_of_other_taps_are_refused(collected):
     assert "the recipe taps" in result.output
 
 
+def test_statistics_that_were_collected_otherwise_are_refused(collected):
+    text = changed(with_files("0", "1"), "statistics: {", "statistics: {batch: 5, ")
+
+    result = command(collected, text, "other.yaml")
+
+    said = " ".join(result.output.split())
+    assert (result.exit_code, "Traceback" in result.output) == (3, False), result.output
+    assert "the statistics were collected by" in said
+    assert "batch=5" in said
+
+
+def test_statistics_of_fewer_images_are_refused(collected):
+    found = ObserverStatistics.load(collected / "0.safetensors")
+    dataclasses.replace(found, images=7).save(collected / "0.safetensors")
+
+    result = command(collected, with_files("0", "1"), "fewer.yaml")
+
+    assert (result.exit_code, "Traceback" in result.output) == (3, False), result.output
+    assert "of 7 images, the data set has 12" in " ".join(result.output.split())
+
+
 def test_a_file_that_holds_no_statistics_is_refused(collected):
     result = command(collected, with_files("0", "ours"), "weights.yaml")
 
@@ -168,7 +189,10 @@ def test_a_statistics_file_that_changed_makes_another_resolved_recipe(collected)
     resolved = collected / ".distillhub/workspace/recipes/resolved/again.yaml"
     before = resolved.read_text()
     found = ObserverStatistics.load(collected / "0.safetensors")
-    dataclasses.replace(found, images=found.images + 1).save(collected / "0.safetensors")
+    path, layer = next(iter(found.layers.items()))
+    moved = layer._replace(overall=layer.overall._replace(mean=layer.overall.mean + 1))
+    layers = {**found.layers, path: moved}
+    dataclasses.replace(found, layers=layers).save(collected / "0.safetensors")
 
     assert command(collected, with_files("0", "1"), "again.yaml").exit_code == 0
 
@@ -255,6 +279,23 @@ def test_an_observer_far_below_its_known_accuracy_is_refused(folder):
     assert "held-out images are told rightly, the weights are known for 100.0 %" in said
     assert "where: observer-0.top1" in said
     assert "bring class_names into the order of the outputs" in said
+    assert not (built(folder, "recipe") / "images").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [((3, 16), "16 x 16 pixels in 3 channels"), ((1, 8), "8 x 8 pixels in 1 channel,")],
+)
+def test_an_observer_for_other_images_is_refused(folder, shape, told):
+    network(folder, "ours", ("circle", "square"), channels=shape[0], side=shape[1])
+
+    result = command(folder, EDC)
+
+    said = " ".join(result.output.split())
+    assert (result.exit_code, "Traceback" in result.output) == (3, False), result.output
+    assert f"the weights are for images of {told}" in said
+    assert "the data set's have 8 x 8 pixels in 3 channels" in said
+    assert "where: observer-0.weights" in said
     assert not (built(folder, "recipe") / "images").exists()
 
 

@@ -231,6 +231,19 @@ def test_stored_views_are_shown_as_they_are_under_cutmix():
     assert found.max().item() < 1e-5
 
 
+@pytest.mark.parametrize("regime", ["hard", "soft_stored", "soft_online"])
+def test_crops_and_stored_views_come_at_the_size_of_the_student(regime):
+    protocol = EDC.model_copy(update={"augment": "rrc", "crop": (0.7, 1.0), "size": 16})
+    sixteen = SPACE._replace(resolution=(16, 16))
+
+    feed = feed_of(regime, protocol, SoftPictures(views=2), sixteen, "x", 3)
+
+    shown, _ = feed.batch(torch.tensor([0, 5]), torch.tensor([0, 0]))
+    cut_later = feed.augmented  # out of the image as stored, which has 8 pixels
+    assert shown.shape[2:] == ((8, 8) if cut_later else (16, 16))
+    assert cut_later == (regime != "soft_stored")
+
+
 def test_hard_arms_of_the_same_protocol_are_mixed(monkeypatch):
     drawn = []
     original = training.draw_mix

@@ -189,12 +189,13 @@ def test_the_digits_protocols_show_equally_many_images(images, steps):
             },
         ),
         ("edc-in1k-script-1", {"schedule": "linear_smooth"}),
+        ("edc-imagenet10-script-1", {"schedule": "ssrs"}),
     ],
 )
 def test_a_variant_differs_from_its_protocol_in_its_choice_alone(name, change):
     variant = protocols.get(name)
     said = {"name": variant.name, "summary": variant.summary, "source": variant.source}
-    main = protocols.get("edc-in1k-1" if "in1k" in name else "edc-digits-1")
+    main = protocols.get(f"edc-{name.split('-')[1]}-1")
 
     assert variant == main.model_copy(update={**said, **change})
 
