@@ -32,8 +32,10 @@ class KnownSource:
 
 KNOWN = {
     "ILSVRC/imagenet-1k": KnownSource(1000, 1_281_167, 50_000, 3, None),
+    "ufldl-stanford/svhn": KnownSource(10, 73_257, 26_032, 3, 32),
     "uoft-cs/cifar10": KnownSource(10, 50_000, 10_000, 3, 32),
     "uoft-cs/cifar100": KnownSource(100, 50_000, 10_000, 3, 32),
+    "zh-plus/tiny-imagenet": KnownSource(200, 100_000, 10_000, 3, 64),
     "zalando-datasets/fashion_mnist": KnownSource(10, 60_000, 10_000, 1, 28),
     "ylecun/mnist": KnownSource(10, 60_000, 10_000, 1, 28),
 }
