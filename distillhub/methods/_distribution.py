@@ -31,11 +31,13 @@ from distillhub.methods._matching import (
 from distillhub.models.classifier import Classifier
 from distillhub.models.queue import (
     SEGMENT,
-    Drawn,
+    STATE,
+    Meter,
     QueueSpec,
     RealPixels,
     Segment,
     put,
+    segment_key,
     write_segment,
 )
 from distillhub.ops.augment import DsaParams, draw_dsa
@@ -296,29 +298,49 @@ class _Film:
     def __init__(self, spec: QueueSpec, bench: Workbench) -> None:
         self._spec, self._bench = spec, bench
         self._net: Classifier | None = None
+        self._folders: list[Path] = []
         self._segment: Segment | None = None
+        self._reset = -1
+        self._then: dict[int, Meter] = {}
         self._data: RealPixels | None = None
 
     def network(self, iteration: int) -> tuple[Classifier, float]:
-        """The frozen network of an iteration and its accuracy in percent."""
-        first = iteration - iteration % SEGMENT
-        if self._segment is None or self._segment.first != first:
-            self._segment = Segment(self._folder(first), first, self._spec.stride)
-        drawn: Drawn = self._segment.drawn(iteration)
+        """The frozen network of an iteration and its accuracy since the last reset, in percent."""
+        reset = iteration - iteration % self._spec.reset_every
+        if reset != self._reset:
+            self._reset, self._then = reset, self._at(reset).meters(reset)
+        segment = self._at(iteration)
+        drawn = segment.drawn(iteration)
         if self._net is None:
             self._net = self._pixels().network(self._spec.arch, 0).freeze()
         put(self._net, drawn.weights)
-        return self._net, drawn.accuracy
+        then = self._then.get(drawn.born, Meter())  # it may be younger than the reset
+        return self._net, segment.meters(iteration)[drawn.born].percent_since(then)
+
+    def _at(self, iteration: int) -> Segment:
+        """The segment of an iteration."""
+        first = iteration - iteration % SEGMENT
+        if self._segment is None or self._segment.first != first:
+            self._segment = Segment(self._folder(first), first, self._spec.stride)
+        return self._segment
 
     def _folder(self, first: int) -> Path:
-        """The segment that begins with an iteration; earlier ones are made before it."""
+        """The segment that begins with an iteration, after all before it: what exists is opened.
 
+        The state that a segment went on from is of no more use once the segment is there.
+        """
+        for start in range(len(self._folders) * SEGMENT, first + 1, SEGMENT):
+            before = self._folders[-1] if self._folders else None
+            self._folders.append(self._made(start, before))
+            if before is not None:
+                (before / STATE).unlink(missing_ok=True)
+        return self._folders[first // SEGMENT]
+
+    def _made(self, first: int, before: Path | None) -> Path:
         def build(folder: Path) -> None:
-            before = self._folder(first - SEGMENT) if first else None
             write_segment(self._spec, self._pixels(), first, before, folder)
 
-        key = {"spec": self._spec.model_dump(mode="json"), "first": first, "length": SEGMENT}
-        return self._bench.resource("queue", key, build)
+        return self._bench.resource("queue", segment_key(self._spec, first), build)
 
     def _pixels(self) -> RealPixels:
         if self._data is None:

@@ -2,7 +2,8 @@
 
 The networks of the queue train on real images alone, so what it does never depends on the synthetic
 ones. It is run once, in segments of `SEGMENT` iterations; each keeps the network that every
-iteration draws for matching, as it was then, and the state from which the next segment goes on.
+iteration draws for matching, as it was then, what all have predicted so far, and the state from
+which the next segment goes on.
 
 Source: Zhao et al., Improved Distribution Matching for Dataset Condensation (CVPR 2023), section
 4.2, with the constants of the authors' code.
@@ -10,12 +11,12 @@ Source: Zhao et al., Improved Distribution Matching for Dataset Condensation (CV
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,6 +32,8 @@ from distillhub.units import derive_seed
 
 SEGMENT = 50
 """Iterations per stored part: what a killed build loses of the queue at most."""
+VERSION = 1
+"""Of what segments hold and of how their networks are made: goes up with a change of either."""
 NETWORKS, STATE = "networks.safetensors", "state.safetensors"
 
 
@@ -54,12 +57,22 @@ class QueueSpec(Spec):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     reset_every: int = Field(default=100, gt=0)
-    """Iterations between resets of the accuracy meters (the authors' evaluation interval)."""
+    """Iterations between resets of the accuracy meters (the authors' evaluation interval). No
+    network depends on it: recipes that differ in it share the queue."""
     stride: Literal[1, 2, 5, 10, 25, 50] = 1
     """Iterations that match with one draw. The authors draw in each; more saves disk, one network
-    in float32 per draw."""
+    in float32 per draw. Its meter goes on in every iteration."""
     seed: int = Field(default=0, ge=0)
     """Of the queue alone: syntheses with other seeds share it."""
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> "QueueSpec":
+        if self.start > self.capacity:
+            raise ValueError(
+                f"start is {self.start} but capacity is {self.capacity}; "
+                "raise capacity or lower start"
+            )
+        return self
 
 
 class RealPixels(NamedTuple):
@@ -88,6 +101,18 @@ class RealPixels(NamedTuple):
         ).to(self.pixels.device)
 
 
+class Meter(NamedTuple):
+    """What a network predicted of its batches since it was made."""
+
+    right: int = 0
+    seen: int = 0
+
+    def percent_since(self, then: "Meter") -> float:
+        """Running accuracy from then on, percent; 0 where it has not trained since."""
+        seen = self.seen - then.seen
+        return 100 * (self.right - then.right) / seen if seen else 0.0
+
+
 @dataclass
 class Member:
     """One network of the queue."""
@@ -96,14 +121,8 @@ class Member:
     """Number of the network, from 0."""
     net: Classifier
     optimizer: torch.optim.Optimizer
-    right: int = 0
-    seen: int = 0
+    meter: Meter = field(default_factory=Meter)
     steps: int = 0
-
-    @property
-    def accuracy(self) -> float:
-        """Running accuracy since the last reset, percent; 0 where it has not trained since."""
-        return 100 * self.right / self.seen if self.seen else 0.0
 
 
 @dataclass
@@ -132,9 +151,6 @@ class Queue:
         iterator goes on.
         """
         for iteration in range(first, first + count):
-            if iteration and iteration % self.spec.reset_every == 0:
-                for member in self.members:
-                    member.right = member.seen = 0
             if iteration % self.spec.generate_every == 0:
                 if len(self.members) == self.spec.capacity:
                     self.members.pop(0)
@@ -176,12 +192,18 @@ class Queue:
         member.optimizer.zero_grad()
         torch.autograd.backward(cross_entropy(logits, labels))
         member.optimizer.step()
-        member.right += int((logits.argmax(1) == labels).sum())
-        member.seen += len(labels)
+        right = int((logits.argmax(1) == labels).sum())
+        member.meter = Meter(member.meter.right + right, member.meter.seen + len(labels))
         member.steps += 1
 
 
 # ---- segments on disk
+
+
+def segment_key(spec: QueueSpec, first: int) -> dict[str, object]:
+    """What the segment that begins with an iteration depends on, besides the data."""
+    made = spec.model_dump(mode="json", exclude={"reset_every"})  # meters are reset on reading
+    return {"version": VERSION, "spec": made, "first": first, "length": SEGMENT}
 
 
 def write_segment(
@@ -199,27 +221,28 @@ def write_segment(
     queue = _at(spec, data, first, before)
     places: dict[tuple[int, int], int] = {}
     weights: list[Tensor] = []
-    index: list[int] = []
-    accuracy: list[float] = []
+    draws: list[tuple[int, int]] = []
+    meters: list[tuple[int, int, int, int]] = []
+    held: list[Member] = []
     for iteration, member in queue.iterations(first, SEGMENT):
         if iteration % spec.stride == 0:
             version = (member.born, member.steps)
             if version not in places:
                 places[version] = len(weights)
                 weights.append(_flat(member.net))
-            index.append(places[version])
-            accuracy.append(member.accuracy)
+            draws.append((places[version], member.born))
+            held = [member]  # its meter is asked for even when it has left the queue
+        known = {one.born: one.meter for one in held + queue.members}
+        meters += [(iteration, born, *meter) for born, meter in known.items()]
     save_file(
         {
             "weights": torch.stack(weights),
-            "index": torch.tensor(index),
-            "accuracy": torch.tensor(accuracy, dtype=torch.float64),
+            "draws": torch.tensor(draws),
+            "meters": torch.tensor(meters),
         },
         folder / NETWORKS,
     )
     _write_state(queue, folder)
-    if before is not None:  # the next segment starts from here; the older state is of no more use
-        (before / STATE).unlink(missing_ok=True)
 
 
 def _at(spec: QueueSpec, data: RealPixels, first: int, before: Path | None) -> Queue:
@@ -237,8 +260,8 @@ class Drawn(NamedTuple):
 
     weights: Tensor
     """[P] float32, all parameters one after another."""
-    accuracy: float
-    """Of the network on its latest real batches, percent."""
+    born: int
+    """Number of the network."""
 
 
 class Segment:
@@ -248,15 +271,23 @@ class Segment:
         self.first = first
         self._stride = stride
         self._file = safe_open(folder / NETWORKS, "pt")
-        self._index: list[int] = self._read("index").tolist()
-        self._accuracy: list[float] = self._read("accuracy").tolist()
+        self._draws: list[list[int]] = self._read("draws").tolist()
+        self._meters: dict[int, dict[int, Meter]] = {}
+        for iteration, born, right, seen in self._read("meters").tolist():
+            self._meters.setdefault(iteration, {})[born] = Meter(right, seen)
 
     def drawn(self, iteration: int) -> Drawn:
-        """The network and meter of an iteration of this segment."""
-        place = (iteration - self.first) // self._stride
-        row = self._index[place]
+        """The network of an iteration of this segment."""
+        row, born = self._draws[(iteration - self.first) // self._stride]
         weights = self._file.get_slice("weights")[row : row + 1]  # type: ignore[no-untyped-call]
-        return Drawn(weights[0], self._accuracy[place])
+        return Drawn(weights[0], born)
+
+    def meters(self, iteration: int) -> dict[int, Meter]:
+        """The meters before an iteration trains, by the numbers of the networks.
+
+        Those of the queue, and that of the network which the iteration matches with.
+        """
+        return self._meters[iteration]
 
     def _read(self, name: str) -> Tensor:
         tensor: Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
@@ -279,7 +310,7 @@ def _write_state(queue: Queue, folder: Path) -> None:
         slots = [member.optimizer.state[p].get("momentum_buffer") for p in member.net.parameters()]
         if all(slot is not None for slot in slots):
             tensors[f"{member.born}/momentum"] = torch.cat([s.flatten() for s in slots]).cpu()
-        facts.append([member.born, member.right, member.seen, member.steps])
+        facts.append([member.born, *member.meter, member.steps])
     header = json.dumps({"born": queue.born, "members": facts})
     save_file(tensors, folder / STATE, metadata={"queue": header})
 
@@ -298,5 +329,5 @@ def _read_state(spec: QueueSpec, data: RealPixels, folder: Path) -> Queue:
                 sizes = [p.numel() for p in net.parameters()]
                 for p, part in zip(net.parameters(), flat.split(sizes), strict=True):
                     optimizer.state[p]["momentum_buffer"] = part.view_as(p).clone()
-            queue.members.append(Member(born, net, optimizer, right, seen, steps))
+            queue.members.append(Member(born, net, optimizer, Meter(right, seen), steps))
     return queue

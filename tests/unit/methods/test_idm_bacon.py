@@ -17,7 +17,7 @@ from distillhub.methods._distribution import QueueMatching
 from distillhub.methods._matching import arithmetic
 from distillhub.methods.bacon import BACON
 from distillhub.methods.idm import IDM
-from distillhub.models.queue import Queue, QueueSpec, RealPixels
+from distillhub.models.queue import Meter, Queue, QueueSpec, RealPixels
 from distillhub.ops.augment import apply_dsa, draw_dsa
 from distillhub.ops.formation import expand, pack, split
 from distillhub.ops.progress import Progress
@@ -94,7 +94,8 @@ def published_loop(bench: TinyBench, start: Tensor, *, steps: int, ce_weight: fl
             nats = functional.cross_entropy(
                 member.net.normalized(seen), torch.full((len(seen),), label)
             )
-            loss = (found - target).square().sum() + ce_weight * member.accuracy * nats
+            percent = member.meter.percent_since(Meter())
+            loss = (found - target).square().sum() + ce_weight * percent * nats
             optimizer.zero_grad(set_to_none=False)
             (x.grad,) = torch.autograd.grad(loss, x)
             optimizer.step()

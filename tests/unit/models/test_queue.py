@@ -1,13 +1,17 @@
 """IDM's queue: how it fills, what it trains on, and that its parts on disk are one film."""
 
+import shutil
+
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from distillhub.models import queue as module
 from distillhub.models.queue import (
     SEGMENT,
     STATE,
+    Meter,
     Queue,
     QueueSpec,
     RealPixels,
@@ -77,16 +81,17 @@ def test_idm_check_05_batches_are_different_real_images(monkeypatch) -> None:
         assert set(keys) <= real
 
 
-def test_idm_check_06_a_meter_counts_percent_since_its_reset() -> None:
-    queue = Queue.begin(spec(reset_every=3, fetch=4), real_pixels())
-    fresh, running = [], []
+def test_idm_check_06_a_meter_counts_percent_and_is_zero_without_training() -> None:
+    queue = Queue.begin(spec(fetch=4), real_pixels())
+    found = [
+        [m.meter.percent_since(Meter()) for m in queue.members] for _ in queue.iterations(0, 5)
+    ]
 
-    for iteration, _ in queue.iterations(0, 5):
-        (fresh if iteration in (0, 3) else running).extend(m.accuracy for m in queue.members)
-
-    assert set(fresh) == {0.0}
-    assert max(running) > 1  # percent, not a fraction
-    assert all(0 <= value <= 100 for value in running)
+    assert set(found[0]) == {0.0}
+    assert max(found[-1]) > 1  # percent, not a fraction
+    assert all(0 <= value <= 100 for row in found for value in row)
+    assert Meter(5, 20).percent_since(Meter(2, 8)) == 25
+    assert Meter(5, 20).percent_since(Meter(5, 20)) == 0
 
 
 def test_a_network_is_drawn_as_it_was_before_its_iteration_trains() -> None:
@@ -107,7 +112,7 @@ def film(tmp_path_factory):
     write_segment(wanted, data, 0, None, folders[0])
     write_segment(wanted, data, SEGMENT, folders[0], folders[1])
     whole = [
-        (flat(member), member.accuracy)
+        (flat(member), member.born, member.meter)
         for _, member in Queue.begin(wanted, data).iterations(0, 2 * SEGMENT)
     ]
     return wanted, data, folders, whole
@@ -121,21 +126,19 @@ def test_segments_play_what_an_uncut_run_draws(film) -> None:
         for iteration in range(place * SEGMENT, (place + 1) * SEGMENT):
             drawn = segment.drawn(iteration)
             assert torch.equal(drawn.weights, whole[iteration][0])
-            assert drawn.accuracy == whole[iteration][1]
-
-
-def test_only_the_last_segment_keeps_the_state(film) -> None:
-    _, _, folders, _ = film
-
-    assert [(folder / STATE).exists() for folder in folders] == [False, True]
+            assert drawn.born == whole[iteration][1]
+            assert segment.meters(iteration)[drawn.born] == whole[iteration][2]
 
 
 def test_a_segment_whose_start_was_removed_is_run_from_the_beginning(film, tmp_path) -> None:
     wanted, data, folders, whole = film
+    emptied, again = tmp_path / "emptied", tmp_path / "again"
+    shutil.copytree(folders[0], emptied, ignore=shutil.ignore_patterns(STATE))
+    again.mkdir()
 
-    write_segment(wanted, data, SEGMENT, folders[0], tmp_path)
+    write_segment(wanted, data, SEGMENT, emptied, again)
 
-    assert torch.equal(Segment(tmp_path, SEGMENT, 1).drawn(SEGMENT + 9).weights, whole[59][0])
+    assert torch.equal(Segment(again, SEGMENT, 1).drawn(SEGMENT + 9).weights, whole[59][0])
 
 
 def test_a_stride_holds_one_draw_for_several_iterations(tmp_path) -> None:
@@ -146,10 +149,31 @@ def test_a_stride_holds_one_draw_for_several_iterations(tmp_path) -> None:
     drawn = [segment.drawn(iteration) for iteration in (10, 14, 19, 20)]
 
     assert torch.equal(drawn[0].weights, drawn[2].weights)
-    assert drawn[0].accuracy == drawn[1].accuracy
+    assert drawn[0].born == drawn[1].born
     assert not torch.equal(drawn[2].weights, drawn[3].weights)
     everything = [flat(m) for _, m in Queue.begin(spec(), data).iterations(0, 11)]
     assert torch.equal(drawn[0].weights, everything[10])
+
+
+def test_the_meter_of_a_network_that_left_the_queue_is_that_of_its_last_training(tmp_path) -> None:
+    wanted, data = spec(stride=50, generate_every=10, capacity=3, fetch=3), real_pixels()
+    write_segment(wanted, data, 0, None, tmp_path)
+    segment = Segment(tmp_path, 0, 50)
+    born = segment.drawn(0).born
+    left = 10 * born  # iteration 10 n drives out network n; iteration 0 network 0
+
+    meters = [segment.meters(iteration)[born] for iteration in range(50)]
+
+    assert born > 0
+    assert meters[left].seen == left * 6  # it trained in every iteration before
+    assert meters[left:] == [meters[left]] * (50 - left)
+
+
+def test_a_queue_cannot_start_with_more_than_its_capacity() -> None:
+    with pytest.raises(ValidationError, match="start is 5 but capacity is 4; raise capacity"):
+        spec(start=5, capacity=4)
+
+    assert spec(start=4, capacity=4).start == 4
 
 
 def test_put_gives_a_network_its_weights() -> None:
