@@ -25,6 +25,7 @@ from distillhub.methods._matching import (
     Strategy,
     arithmetic,
     augment,
+    passes,
     refuse_divergence,
     span,
 )
@@ -222,21 +223,24 @@ class QueueMatching(Method):
     ) -> Moments:
         """Mean and deviation of the features of a fresh batch of each class.
 
+        As many classes as `span` allows go through the network at once.
         Where there is a `single` whole image per class, only the `EASIEST` real ones count.
         """
         found: list[Moments] = []
-        for pool, label, draw in zip(pools, labels, draws, strict=True):
-            generator = bench.generator("real", step, label)
-            rows = distinct(len(pool), self._batch(len(pool)), generator).to(pool.device)
-            images = pool[rows].float().div_(255)
-            batch = normalize(images, bench.data.mean, bench.data.std)
-            batch = augment(batch, draw)
-            features = torch.cat(
-                [self._embed(net, part).float() for part in torch.split(batch, span(batch))]
-            )
-            if single:
-                features = _easiest(net, features, label)
-            found.append(moments(features[None]))
+        sizes = [self._batch(len(pool)) for pool in pools]
+        for these in passes(sizes, span(pools[0])):
+            batches = []
+            for pool, label, draw in zip(pools[these], labels[these], draws[these], strict=True):
+                generator = bench.generator("real", step, label)
+                rows = distinct(len(pool), self._batch(len(pool)), generator).to(pool.device)
+                images = pool[rows].float().div_(255)
+                batches.append(augment(normalize(images, bench.data.mean, bench.data.std), draw))
+            parts = torch.split(torch.cat(batches), span(pools[0]))
+            embedded = torch.cat([self._embed(net, part).float() for part in parts])
+            own = torch.split(embedded, sizes[these])
+            for features, label in zip(own, labels[these], strict=True):
+                kept = _easiest(net, features, label) if single else features
+                found.append(moments(kept[None]))
         return Moments(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def _match(

@@ -58,6 +58,22 @@ def span(x: Tensor) -> int:
     return max(1, pixels // (x.shape[-2] * x.shape[-1]))
 
 
+def passes(sizes: Sequence[int], limit: int) -> Iterator[slice]:
+    """Neighbouring classes of so many images that go through a network at once.
+
+    Args:
+        sizes: Images of each class.
+        limit: Images per pass; a larger class goes alone.
+    """
+    first = images = 0
+    for place, size in enumerate(sizes):
+        if place > first and images + size > limit:
+            yield slice(first, place)
+            first, images = place, 0
+        images += size
+    yield slice(first, len(sizes))
+
+
 def refuse_divergence(losses: Tensor, step: int, units: Sequence[WorkUnit], mend: str) -> None:
     """Stop where the loss of a class, [U], is NaN or infinite.
 

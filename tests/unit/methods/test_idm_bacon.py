@@ -12,13 +12,15 @@ from torch.nn import functional
 
 from distillhub.data.real import RealData
 from distillhub.errors import DivergedError
-from distillhub.methods import _distribution, bacon
+from distillhub.methods import _distribution, _matching, bacon
 from distillhub.methods._distribution import QueueMatching
 from distillhub.methods._matching import arithmetic
 from distillhub.methods.bacon import BACON
 from distillhub.methods.idm import IDM
+from distillhub.models.classifier import Classifier
 from distillhub.models.queue import Meter, Queue, QueueSpec, RealPixels
 from distillhub.ops.augment import apply_dsa, draw_dsa
+from distillhub.ops.bayes import Moments
 from distillhub.ops.formation import expand, pack, split
 from distillhub.ops.progress import Progress
 from distillhub.ops.selection import distinct
@@ -226,6 +228,45 @@ def test_syntheses_of_both_methods_share_one_queue(tmp_path, monkeypatch) -> Non
         synthesize(method, TinyBench(data, seed=seed, folder=tmp_path), ipc=ipc)
 
     assert made == [0, 50]
+
+
+def real_moments(method: QueueMatching, bench: TinyBench) -> tuple[Moments, list[int]]:
+    """Those of the first step, and the images of each pass through the network."""
+    sizes: list[int] = []
+
+    class Watched(type(method)):  # type: ignore[misc]
+        def _embed(self, net: Classifier, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return super()._embed(net, x)
+
+    labels = range(3)
+    pools = [bench.data.pixels(bench.data.rows_of(label)) for label in labels]
+    draws = [method._draw(0, label, bench) for label in labels]
+    watched = Watched.model_validate(method.model_dump())
+    net = bench.network("teacher")
+    return watched._real(net, pools, labels, draws, 0, bench, single=False), sizes
+
+
+@pytest.mark.parametrize(
+    ("images", "passes"), [(256, [12]), (8, [8, 4]), (7, [4, 4, 4]), (3, [3, 1, 3, 1, 3, 1])]
+)
+def test_real_images_of_all_classes_pass_at_once_where_they_fit(
+    bench: TinyBench, monkeypatch, images: int, passes: list[int]
+) -> None:
+    data, net = bench.data, bench.network("teacher")
+    monkeypatch.setattr(_matching, "CPU_PIXELS", images * SIDE * SIDE)
+
+    found, sizes = real_moments(idm(), bench)
+
+    assert sizes == passes
+    for label in range(3):
+        own = data.rows_of(label)
+        rows = own[distinct(len(own), 4, bench.generator("real", 0, label))]
+        normal = (data.images(rows) - data.mean[0]) / data.std[0]
+        draw = draw_dsa(str(SETTINGS["dsa"]), (SIDE, SIDE), bench.generator("dsa", 0, label))
+        features = net.features_normalized(apply_dsa(normal, draw)).detach()
+        assert torch.allclose(found.mean[label], features.mean(dim=0), atol=1e-5)
+        assert torch.allclose(found.std[label], features.std(dim=0), atol=1e-5)
 
 
 def test_a_single_whole_image_keeps_only_the_easiest_real_ones(
