@@ -116,8 +116,11 @@ class DM(Method):
         else:
             if any(isinstance(part, nn.BatchNorm2d) for part in net.modules()):
                 yield f"dm cannot match with batch norm; use {self.arch.removesuffix('-bn')}-in"
+        spread = self.loss == "bayesian"
+        if spread and self.batch_real < 2:
+            yield "batch_real is 1 but loss: bayesian needs a deviation; set batch_real: 2 or more"
         for label, count in enumerate(counts):
-            if self.loss == "bayesian" and count < 2:
+            if spread and count < 2:
                 yield f"class {label} has {count} training image; a deviation needs two"
             if self.init == "real" and count < target.ipc:
                 yield f"ipc is {target.ipc} but class {label} has {count} images to start from"

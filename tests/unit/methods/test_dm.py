@@ -295,3 +295,11 @@ def test_a_class_of_one_image_has_no_deviation_for_the_loss_of_bacon() -> None:
 
     assert list(quick().check(target, (5, 1))) == []
     assert "a deviation needs two" in "".join(quick(loss="bayesian").check(target, (5, 1)))
+
+
+def test_a_batch_of_one_image_has_no_deviation_for_the_loss_of_bacon() -> None:
+    assert faults(Target(3, 1, 1, 8, 8), batch_real=1) == []
+    assert faults(Target(3, 1, 1, 8, 8), loss="bayesian", batch_real=2) == []
+    assert faults(Target(3, 1, 1, 8, 8), loss="bayesian", batch_real=1) == [
+        "batch_real is 1 but loss: bayesian needs a deviation; set batch_real: 2 or more"
+    ]
