@@ -111,7 +111,7 @@ def run_plain(method: QueueMatching, bench: Bench, start: Tensor) -> Generator[S
     x = ((start - mean) / std).view(CLASSES, IPC, *start.shape[1:]).clone().requires_grad_()
     optimizer = torch.optim.SGD([x], lr=method.lr_img, momentum=method.momentum)
     everything = (data.images(torch.arange(len(data))) - mean) / std
-    order = _orders(spec, data)
+    order = _orders(spec, data, method.iterations)
     nets: dict[int, nn.Sequential] = {}
     trainers: dict[int, torch.optim.Optimizer] = {}
     meters: dict[int, list[int]] = {}
@@ -147,13 +147,15 @@ def run_plain(method: QueueMatching, bench: Bench, start: Tensor) -> Generator[S
         yield Step(loss, time.perf_counter() - middle, middle - begin)
 
 
-def _orders(spec: QueueSpec, data: RealData) -> list[tuple[int, list[int], dict[int, Classifier]]]:
+def _orders(
+    spec: QueueSpec, data: RealData, iterations: int
+) -> list[tuple[int, list[int], dict[int, Classifier]]]:
     """Who is drawn when, from a queue of ours that does not train."""
     rows = torch.arange(len(data))
     pixels = RealPixels(data.pixels(rows), data.labels, CLASSES, data.mean, data.std)
     idle = Queue.begin(spec.model_copy(update={"train_steps": 0}), pixels)
     found = []
-    for iteration, member in idle.iterations(0, film.SEGMENT):
+    for iteration, member in idle.iterations(0, iterations):
         fetched = [m.born for m in idle._drawn("fetch", iteration, spec.fetch)]
         found.append((member.born, fetched, {m.born: m.net for m in idle.members}))
     return found
