@@ -124,6 +124,8 @@ class CostPart(NamedTuple):
     """Kept as a resource: recipes with the same networks and settings do it once."""
     backward: bool = False
     """Whether gradients go back through an observer, whose weights are frozen."""
+    stored: int = 0
+    """Bytes of the resource that it is kept in; 0 where they are few."""
 
 
 class Cost(NamedTuple):

@@ -140,11 +140,8 @@ class QueueMatching(Method):
                 f"images of {target.height} x {target.width} pixels cannot be cut into "
                 f"{parts} x {parts} sub-images; set formation: 1 or another size"
             )
-        half = (0.5,) * target.channels
-        blank = torch.zeros(1, target.channels, target.height, target.width, dtype=torch.uint8)
-        shape = RealPixels(blank, torch.zeros(1), target.num_classes, half, half)
         try:
-            net = shape.network(self.queue.arch, 0)
+            net = _blank(target).network(self.queue.arch, 0)
         except ValueError as error:
             yield str(error)
         else:
@@ -170,13 +167,30 @@ class QueueMatching(Method):
         synthetic = target.num_classes * target.ipc * self.formation**2
         queue = self.queue
         steps = -(-self.iterations // SEGMENT) * SEGMENT * queue.fetch * queue.train_steps
+        trained = CostPart(
+            "queue of networks",
+            steps,
+            queue.batch,
+            backward=True,
+            shared=True,
+            stored=self._stored(target),
+        )
         return Cost(
             self.iterations * calls,
             queue.arch,
             forward=max(1, real // calls),
             backward=max(1, synthetic // calls),
-            trained=CostPart("queue of networks", steps, queue.batch, backward=True, shared=True),
+            trained=trained,
         )
+
+    def _stored(self, target: Target) -> int:
+        """Bytes of the queue at most: a network per draw, and the last state with its momentum."""
+        queue = self.queue
+        draws = -(-self.iterations // SEGMENT) * SEGMENT // queue.stride
+        born = queue.start + -(-self.iterations // queue.generate_every)
+        net = _blank(target).network(queue.arch, 0)
+        parameters = sum(p.numel() for p in net.parameters())
+        return 4 * parameters * (draws + 2 * min(born, queue.capacity))
 
     def _batch(self, count: int) -> int:
         """Real images that a class of `count` gives."""
@@ -353,6 +367,13 @@ class _Film:
             labels = data.labels.to(device)
             self._data = RealPixels(pixels, labels, data.num_classes, data.mean, data.std)
         return self._data
+
+
+def _blank(target: Target) -> RealPixels:
+    """One black image of the kind that a recipe makes, to size networks by."""
+    half = (0.5,) * target.channels
+    pixels = torch.zeros(1, target.channels, target.height, target.width, dtype=torch.uint8)
+    return RealPixels(pixels, torch.zeros(1), target.num_classes, half, half)
 
 
 def _easiest(net: Classifier, features: Tensor, label: int) -> Tensor:

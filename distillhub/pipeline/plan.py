@@ -97,7 +97,7 @@ class Plan(Spec):
     bytes_labels: int
     bytes_basis: str
     disk: int
-    """Bytes of the build's folders and its scratch together."""
+    """Bytes of the build's folders, its scratch and the resources that it keeps together."""
     stages: tuple[StagePlan, ...]
     bases: tuple[BasePlan, ...] = ()
     """In the order of building; each rests on earlier ones at most."""
@@ -185,6 +185,8 @@ def _plan(
     stages = [_stage(name, tasks, startup) for name in STAGES]
     stages = [_as_last_time(stage, stem, project, resolved, startup) for stage in stages]
     total = image_bytes + label_bytes
+    cost = method.cost(target, resolved.dataset.pinned.counts)
+    kept = sum(part.stored for part in (*cost.parts, cost.trained) if part is not None)
     weights = len(resolved.networks) * 4_000_000
     # What is put together of stored images is never held as tensors.
     pixels = 0 if method.bases else target.channels * target.height * target.width * 4
@@ -197,7 +199,7 @@ def _plan(
         bytes_images=image_bytes,
         bytes_labels=label_bytes,
         bytes_basis=bytes_basis,
-        disk=4 * total + 2 * weights + count * pixels,
+        disk=4 * total + 2 * weights + count * pixels + kept,
         stages=tuple(stages),
     )
     return made, tasks

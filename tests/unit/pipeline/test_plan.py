@@ -235,6 +235,23 @@ def test_labels_of_mosaics_take_the_bytes_of_their_sub_images(mosaic_recipe):
     assert (views, label_bytes) == (12, round(3 * 120 * each))
 
 
+def test_the_disk_of_a_plan_holds_the_networks_of_the_queue(mosaic_recipe, monkeypatch):
+    recipe, path = mosaic_recipe
+    monkeypatch.setattr("distillhub.pipeline.plan.Rates", Untimed)
+    method = recipe.method
+    cost = method.cost(recipe.target, recipe.dataset.pinned.counts)
+    with_queue = make_plan(path, Project.at(path.parents[1]), startup=0.0)
+    bare = cost._replace(trained=None)
+    monkeypatch.setattr(type(method), "cost", lambda *_: bare)
+    without = make_plan(path, Project.at(path.parents[1]), startup=0.0)
+
+    # Two blocks of 3 x 3 convolutions with instance norm; the first pads grey images by 3, so 8 x 8
+    # pixels become 12 x 12, 6 x 6 and 3 x 3: 36 features to ten classes.
+    parameters = (1 * 9 + 1 + 2) * 4 + (4 * 9 + 1 + 2) * 4 + (36 + 1) * 10
+    # 60 iterations make 100 draws; 3 networks at first and 2 more, each with its momentum.
+    assert with_queue.disk - without.disk == 4 * parameters * (100 + 2 * 5)
+
+
 def test_the_queue_is_priced_once_in_whole_segments(mosaics):
     (queue,) = (t for t in mosaics if "queue of networks" in t.work)
     (matching,) = (t for t in mosaics if t.work == "idm, 60 steps forward and back")
