@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,8 +41,11 @@ from distillhub.pipeline.growing import grown
 from distillhub.units import Target, WorkUnit, derive_seed
 
 RESULTS = Path(__file__).parent / "results"
-LOSS, PIXEL = 1e-3, 1e-3
-"""How far losses (relative) and images (on average, of pixels in [0, 1]) may lie apart."""
+STRICT = 2
+"""Steps after which every observer alone must agree; later, deep networks with random weights make
+rounding large, by a factor of ten every step or two, so that it is shown and not judged."""
+LOSS, PIXEL = 1e-5, 1e-4
+"""How far losses (relative) and images (on average, of pixels in [0, 1]) may lie apart then."""
 TABLE = 1e-3
 """How far class tables may lie apart, in norms: the half precision of the file."""
 
@@ -258,8 +261,9 @@ def compare_steps(case: Case, bench: Bench, rounds: int) -> dict[str, object]:
     }
     loss = max(abs(a.loss - b.loss) / abs(b.loss) for a, b in pairs)
     pixel = (images[0] - images[1]).abs()
-    assert loss < LOSS, loss
-    assert pixel.mean() < PIXEL, pixel.mean()
+    if len(pairs) <= STRICT:
+        assert loss < LOSS, loss
+        assert pixel.mean() < PIXEL, pixel.mean()
     return {
         "steps": len(pairs),
         "seconds_per_step": totals,
@@ -270,6 +274,17 @@ def compare_steps(case: Case, bench: Bench, rounds: int) -> dict[str, object]:
         "mean_pixel_difference": pixel.mean().item(),
         "largest_pixel_difference": pixel.max().item(),
     }
+
+
+def agreement(case: Case, arch: str) -> dict[str, object]:
+    """Two steps of one observer alone, on few images; both must find the same."""
+    own = case._replace(archs=(arch,), ipc=2)
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(own, 64, Path(scratch) / "distillhub")
+        compare_statistics(bench, Path(scratch) / "plain")
+        found = compare_steps(own, bench, 1)
+    kept = ("steps", "largest_relative_loss_difference", "mean_pixel_difference")
+    return {key: found[key] for key in kept}
 
 
 def collect_ours(bench: Bench) -> tuple[float, float]:
@@ -340,7 +355,7 @@ def difference(bench: Bench, role: str, folder: Path) -> float:
     return max(apart)
 
 
-def page(result: dict[str, object], cases: dict[str, dict[str, dict[str, object]]]) -> str:
+def page(result: dict[str, Any], cases: dict[str, dict[str, Any]]) -> str:
     """The result as Markdown."""
     lines = [
         "# Recovering: ours and hooks as published",
@@ -354,18 +369,21 @@ def page(result: dict[str, object], cases: dict[str, dict[str, dict[str, object]
     ]
     for name, case in cases.items():
         steps = case["steps"]
-        rows = {**steps["observers"], "**mean**": steps["seconds_per_step"]}  # type: ignore[dict-item]
+        rows = {**steps["observers"], "**mean**": steps["seconds_per_step"]}
         for arch, times in rows.items():
             a, b = times["plain_cpu"], times["distillhub_cpu"]
             lines.append(f"| {name} | {arch} | {a:.3f} | {b:.3f} | {a / b:.2f}x |")
     for name, case in cases.items():
-        steps = case["steps"]
+        steps, alone = case["steps"], list(case["alone"].values())
+        loss = max(each["largest_relative_loss_difference"] for each in alone)
+        pixel = max(each["mean_pixel_difference"] for each in alone)
         lines += [
             "",
-            f"{name}: over {steps['steps']} steps the losses differ by at most "
-            f"{steps['largest_relative_loss_difference']:.1e} of their value, the images by "
-            f"{steps['mean_pixel_difference']:.1e} on average "
-            f"({steps['largest_pixel_difference']:.1e} at most), of pixels in [0, 1].",
+            f"{name}: each observer alone, after {STRICT} steps: the losses differ by at most "
+            f"{loss:.1e} of their value, the images by {pixel:.1e} on average, of pixels in "
+            f"[0, 1]. All in turn, over {steps['steps']} steps: "
+            f"{steps['largest_relative_loss_difference']:.1e} and "
+            f"{steps['mean_pixel_difference']:.1e}.",
         ]
     lines += [
         "",
@@ -406,6 +424,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 cases[case.name] = {
                     "statistics": compare_statistics(bench, Path(scratch) / "plain"),
                     "steps": compare_steps(own, bench, options.rounds),
+                    "alone": {arch: agreement(own, arch) for arch in archs},
                 }
     result = {
         "threads": options.threads,
