@@ -18,7 +18,7 @@ from distillhub.models.specs import Arch
 from distillhub.models.zoo import Classifier
 from distillhub.ops.progress import Progress, State
 from distillhub.records.distilled import DistilledSet
-from distillhub.spec import Spec
+from distillhub.spec import GrownSpec, Spec
 from distillhub.units import Group, Target, WorkUnit
 
 
@@ -214,7 +214,7 @@ class Workbench(Protocol):
         """
 
 
-class Method(Spec):
+class Method(GrownSpec):
     """Base of all methods. Subclasses are final and narrow `name` and `version` to a Literal."""
 
     name: str

@@ -19,7 +19,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distillhub.methods._base import Cost, Method, Paper, Synthesis, Workbench
-from distillhub.methods._matching import Strategy, augment, refuse_divergence, span
+from distillhub.methods._matching import (
+    Precision,
+    Strategy,
+    arithmetic,
+    augment,
+    refuse_divergence,
+    span,
+)
 from distillhub.models.specs import Arch
 from distillhub.models.zoo import Classifier, build
 from distillhub.ops.augment import DsaParams, draw_dsa
@@ -44,6 +51,7 @@ class DM(Method):
 
     name: Literal["dm"] = "dm"
     version: Literal[1] = 1
+    LATER: ClassVar[frozenset[str]] = frozenset({"precision"})
     together: int = Field(default=10, gt=0)
     """Classes per call; they share the random network of each step whatever their grouping."""
     arch: Arch = "convnet3"
@@ -61,6 +69,8 @@ class DM(Method):
     """`bayesian`: BACON's loss in place of the squared distance, as that paper offers."""
     dsa: Strategy | None = "color_crop_cutout_flip_scale_rotate"
     """Families of the augmentation; null: none."""
+    precision: Precision = "float32"
+    """Of the embeddings (`_matching.arithmetic`); statistics, losses and images stay float32."""
 
     paper: ClassVar[Paper] = Paper(
         "Dataset Condensation with Distribution Matching",
@@ -97,8 +107,9 @@ class DM(Method):
         for step in range(start, self.iterations):
             net = self._network(step, bench)
             draws = [self._draw(step, pool.label, bench) for pool in pools]
-            real = self._real_moments(net, pools, draws, step, bench)  # [U, D]
-            losses, x.grad = self._match(net, x, real, draws)
+            with arithmetic(self.precision, bench.device):
+                real = self._real_moments(net, pools, draws, step, bench)  # [U, D]
+                losses, x.grad = self._match(net, x, real, draws)
             refuse_divergence(losses, step, units, "lower method.lr_img")
             optimizer.step()
             snapshot = partial(capture, step + 1, images=x, optimizer=optimizer)
@@ -179,7 +190,7 @@ class DM(Method):
             batches.append(augment(normalize(images, bench.data.mean, bench.data.std), draw))
         everything = torch.cat(batches)
         parts = torch.split(everything, span(everything))
-        embedded = torch.cat([net.features_normalized(part) for part in parts])
+        embedded = torch.cat([net.features_normalized(part).float() for part in parts])
         sizes = [len(batch) for batch in batches]
         spread = self.loss == "bayesian"
         found = [moments(rows[None], spread=spread) for rows in torch.split(embedded, sizes)]
@@ -196,7 +207,8 @@ class DM(Method):
             these = slice(first, first + classes)
             images = x[these].detach().requires_grad_()  # [u, n, C, H, W]
             seen = [augment(s, draw) for s, draw in zip(images, draws[these], strict=True)]
-            embedded = net.features_normalized(torch.cat(seen)).view(*images.shape[:2], -1)
+            features = net.features_normalized(torch.cat(seen)).float()
+            embedded = features.view(*images.shape[:2], -1)
             own = Moments(*(part[these] for part in real))
             if self.loss == "bayesian":
                 loss = bayesian_loss(own, embedded)

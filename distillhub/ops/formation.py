@@ -8,9 +8,16 @@ Source: Zhao et al., Improved Distribution Matching for Dataset Condensation (CV
 sub-images.
 """
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+APART = MappingProxyType(
+    {"order": "row by row", "resize": "bilinear, align_corners=False", "label": "of the mosaic"}
+)
+"""What a reader of mosaics must know besides their formation."""
 
 
 def _refuse_uneven(height: int, width: int, formation: int) -> None:

@@ -342,7 +342,8 @@ def _report(
         ),
         labels=LabelsBlock(
             regime="soft_stored" if soft else "hard",
-            codec_kl={} if made is None else {"1": made.record.kl_1, "4": made.record.kl_4},
+            codec_kl={} if made is None else made.record.divergences,
+            codec_mse=None if made is None else made.record.mse,
             codec_top1_agreement=None if made is None else made.record.top1_agreement,
             networks=tuple(role for role in recipe.labelling if role != "teacher"),
         ),

@@ -26,6 +26,7 @@ from distillhub.methods._base import Assembly, Method, Synthesis
 from distillhub.models import training, weights
 from distillhub.models.specs import GeneratorSpec, ModelSpec, NetworkSpec, TrainSpec
 from distillhub.models.zoo import Classifier, pretrained
+from distillhub.ops.formation import APART
 from distillhub.packaging import parquet
 from distillhub.packaging.specs import PackageSpec
 from distillhub.pipeline.bases import opened_bases, real_share
@@ -428,7 +429,7 @@ def package(
         "std": list(dataset.pinned.std),
     }
     if stored_images.formation > 1:
-        meta["formation"] = stored_images.formation
+        meta |= {"formation": stored_images.formation, "sub_images": dict(APART)}
     told = run.reads("images") / RECORD
     record = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
     named = None

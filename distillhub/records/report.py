@@ -315,7 +315,9 @@ class LabelsBlock(Record):
     teacher_agreement: Fraction | None = None
     """Share of views whose highest stored logit is the class of the image."""
     codec_kl: dict[str, float] = Field(default_factory=dict)
-    """Mean KL(full || stored) in nats at a temperature: {"1": ..., "4": ...}."""
+    """Mean KL(full || stored) in nats at a temperature: {"1": ..., "4": ..., "20": ...}."""
+    codec_mse: float | None = None
+    """Mean squared difference of full and stored logits; written where it was measured."""
     codec_top1_agreement: Fraction | None = None
     statistics: dict[str, float] = Field(default_factory=dict)
     """Of the stored labels, to be found again by `verify`."""
@@ -323,9 +325,10 @@ class LabelsBlock(Record):
     """Roles whose mean logits they are, stored and online; written where it is not the teacher."""
 
     @model_serializer(mode="wrap")
-    def _without_the_teacher(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _what_came_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         content: dict[str, object] = handler(self)
-        return {k: v for k, v in content.items() if k != "networks" or self.networks}
+        later = {"networks": bool(self.networks), "codec_mse": self.codec_mse is not None}
+        return {key: value for key, value in content.items() if later.get(key, True)}
 
 
 class ProtocolBlock(Record):

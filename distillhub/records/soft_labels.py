@@ -177,6 +177,10 @@ class CodecError(NamedTuple):
     """[N, E] KL(true || decoded) of the softmax at temperature 1, in nats."""
     kl_4: Tensor
     """The same at temperature 4."""
+    kl_20: Tensor
+    """The same at temperature 20."""
+    mse: Tensor
+    """[N, E] mean squared difference of the logits of a label, for losses on logits."""
     agree: Tensor
     """[N, E] bool: the true highest class has the highest decoded logit."""
 
@@ -188,14 +192,17 @@ def codec_error(logits: Tensor, stored: SoftLabels) -> CodecError:
     cols = torch.arange(entries).repeat(n)
     true = logits.detach().float().cpu().reshape(-1, num_classes)
     divergences = []
-    for temperature in (1.0, 4.0):
+    for temperature in (1.0, 4.0, 20.0):
         decoded = stored.logits(rows, cols, temperature)
         log_p = (true / temperature).log_softmax(1)
         log_q = (decoded / temperature).log_softmax(1)
         divergences.append((log_p.exp() * (log_p - log_q)).sum(1).clamp_min(0).reshape(n, entries))
     decoded = stored.logits(rows, cols, None)
+    mse = (decoded - true).square().mean(1).reshape(n, entries)
     best = decoded.gather(1, true.argmax(1, keepdim=True)).squeeze(1)
-    return CodecError(divergences[0], divergences[1], (best >= decoded.amax(1)).reshape(n, entries))
+    kl_1, kl_4, kl_20 = divergences
+    agree = (best >= decoded.amax(1)).reshape(n, entries)
+    return CodecError(kl_1, kl_4, kl_20, mse, agree)
 
 
 @dataclass(frozen=True)

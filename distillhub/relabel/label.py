@@ -73,9 +73,19 @@ class LabelRecord(Spec):
     """Mean KL(true || stored) of the softmax at temperature 1, in nats."""
     kl_4: float
     """The same at temperature 4."""
+    kl_20: float | None = None
+    """The same at temperature 20; None: not measured when these labels were made."""
+    mse: float | None = None
+    """Mean squared difference of true and stored logits; None: as above."""
     top1_agreement: float
     """Share of labels whose true highest logit is still the highest when decoded."""
     statistics: LabelStatistics
+
+    @property
+    def divergences(self) -> dict[str, float]:
+        """The KL divergences that were measured, by temperature."""
+        found = {"1": self.kl_1, "4": self.kl_4, "20": self.kl_20}
+        return {temperature: loss for temperature, loss in found.items() if loss is not None}
 
 
 class Labels(NamedTuple):
@@ -158,6 +168,8 @@ def relabel(
         bytes_images=image_bytes,
         kl_1=error.kl_1.double().mean().item(),
         kl_4=error.kl_4.double().mean().item(),
+        kl_20=error.kl_20.double().mean().item(),
+        mse=error.mse.double().mean().item(),
         top1_agreement=error.agree.double().mean().item(),
         statistics=label_statistics(soft, labels),
     )

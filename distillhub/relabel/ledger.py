@@ -30,8 +30,8 @@ class Ledger:
         self._codec: Codec = codec
         self._top_k = top_k
         self._stored: list[SoftLabels] = []
-        self._errors: list[Tensor] = []  # [n, 3] each: KL at 1, KL at 4, agreement
-        if state is not None:
+        self._errors: list[Tensor] = []  # [n, 5] each: the fields of CodecError
+        if state is not None and _same_layout(state):
             self._restore(state)
 
     def size(self, views: int) -> int:
@@ -50,7 +50,7 @@ class Ledger:
         stored = SoftLabels.encode(rows, codec=self._codec, top_k=self._top_k)
         self._stored.append(stored)
         error = codec_error(rows, stored)
-        self._errors.append(torch.cat([error.kl_1, error.kl_4, error.agree.float()], dim=1))
+        self._errors.append(torch.cat([part.float() for part in error], dim=1))
         self.done += len(logits)
 
     def soft(self, views: int) -> SoftLabels:
@@ -59,8 +59,8 @@ class Ledger:
 
     def error(self, views: int) -> CodecError:
         """What storing has changed in the first views."""
-        found = torch.cat(self._errors)[self._index(views)]
-        return CodecError(found[..., 0], found[..., 1], found[..., 2] > 0)
+        found = CodecError(*torch.cat(self._errors)[self._index(views)].unbind(-1))
+        return found._replace(agree=found.agree > 0)
 
     def snapshot(self) -> dict[str, Tensor | Scalar]:
         """Everything made so far."""
@@ -107,3 +107,9 @@ class Ledger:
         )
         entry = (view * self._sub_images + sub_image).flatten()
         return torch.arange(self.images)[:, None] + entry * self.images
+
+
+def _same_layout(state: State) -> bool:
+    """Whether a snapshot measured what is measured now; labels of an older one are made anew."""
+    errors = state["errors"]
+    return isinstance(errors, Tensor) and errors.shape[1] == len(CodecError._fields)

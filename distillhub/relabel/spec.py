@@ -5,12 +5,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from distillhub.spec import Fraction, GrownSpec, Spec
+from distillhub.spec import Fraction, GrownSpec
 
 
-class ViewSpec(Spec):
+class ViewSpec(GrownSpec):
     """Which augmented looks at an image the teacher sees and the student replays."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"batch"})
     scale: tuple[Fraction, Fraction] = (0.5, 1.0)
     """Share of the image's area that a crop covers, drawn uniformly."""
     ratio: tuple[float, float] = (0.75, 4 / 3)
@@ -23,6 +24,9 @@ class ViewSpec(Spec):
     """Paste a box of the partner's view of the same index; box share drawn from Beta(1, 1)."""
     size: int | None = Field(default=None, ge=4)
     """Side of a view in pixels; None: the image's own."""
+    batch: int | None = Field(default=None, ge=2)
+    """Images that share crop, flip and mixed box and mix with one another, as in labels after FKD;
+    other images for every view. None: every image has its own."""
 
     @model_validator(mode="after")
     def _ranges_rise_from_above_zero(self) -> "ViewSpec":

@@ -2,9 +2,13 @@
 
 The views of an image depend on the seed, its row and the number of images alone. The first K views
 are the same however many are drawn, and leaving out flips, operations or mixing changes no crop.
+
+With `batch` images share views, as where whole batches are augmented and labelled at once: every
+view of the set has batches of its own, drawn from all images.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +25,8 @@ MAGNITUDE = 9
 OPERATIONS = 2
 CHUNK = 1024
 """Images whose random numbers are held at a time."""
+NUMBERS = (2 * TRIES, 2, 1, 2 * OPERATIONS, 4)
+"""Uniform numbers of a view: tries of a crop, its corner, flip, operations, mixing."""
 
 
 def draw_views(
@@ -48,6 +54,7 @@ def draw_views(
         Views with K * formation^2 entries, sub-image major.
     """
     size = (height, width) if spec.size is None else (spec.size, spec.size)
+    batches = None if spec.batch is None else _batches(images, spec.batch, count, seed)
     parts = [
         _draw(
             spec,
@@ -59,6 +66,7 @@ def draw_views(
             size,
             seed,
             formation,
+            batches,
         )
         for start in range(0, images, CHUNK)
     ]
@@ -91,32 +99,67 @@ def _draw(
     size: tuple[int, int],
     seed: int,
     formation: int,
+    batches: "_Batches | None",
 ) -> Views:
     subs = formation**2
-    numbers = 2 * TRIES + 2 + 1 + 2 * OPERATIONS + 4
-    drawn = torch.empty(len(rows), count, subs, numbers, dtype=torch.float64)
+    drawn = torch.empty(len(rows), count, subs, sum(NUMBERS), dtype=torch.float64)
     for place, row in enumerate(rows):
         generator = torch.Generator().manual_seed(derive_seed("views", seed, row))
-        drawn[place] = torch.rand(count, subs, numbers, generator=generator, dtype=torch.float64)
-    drawn = drawn.transpose(1, 2).reshape(len(rows), subs * count, numbers)  # sub-image major
-    places = (2 * TRIES, 2, 1, 2 * OPERATIONS, 4)
-    tries, corner, flip, ops, mix = torch.split_with_sizes(drawn, places, dim=2)
+        drawn[place] = torch.rand(
+            count, subs, sum(NUMBERS), generator=generator, dtype=torch.float64
+        )
+    drawn = drawn.transpose(1, 2).flatten(1, 2)  # sub-image major: [n, E, numbers]
+    tries, corner, flip, ops, mix = torch.split_with_sizes(drawn, NUMBERS, dim=2)
+    partner = (mix[..., 0] * images).int()
+    if batches is not None:
+        shared = batches.drawn(rows).repeat(1, subs, 1)
+        tries, corner, flip, _, mix = torch.split_with_sizes(shared, NUMBERS, dim=2)
+        partner = batches.partner[:, rows.start : rows.stop].T.repeat(1, subs)
 
     inside = corners(height, width, formation).repeat_interleave(count, dim=0)  # [E, 4]
     crop = _crops(spec, tries.reshape(*tries.shape[:2], TRIES, 2), corner, inside)
-    partner = box = None
-    if spec.cutmix:
-        partner = (mix[..., 0] * images).int()
-        box = _boxes(mix[..., 1:], size)
     return Views(
         crop,
         (flip[..., 0] < 0.5) & spec.flip,
         _operations(ops) if spec.randaugment else None,
-        partner,
-        box,
+        partner if spec.cutmix else None,
+        _boxes(mix[..., 1:], size) if spec.cutmix else None,
         size,
         formation,
     )
+
+
+class _Batches(NamedTuple):
+    """Which images share a view, and what they share."""
+
+    place: Tensor
+    """[K, N] int64: batch of an image in a view."""
+    partner: Tensor
+    """[K, N] int32: another image of the same batch, or the image itself."""
+    numbers: Tensor
+    """[K, batches, sum(NUMBERS)] float64."""
+
+    def drawn(self, rows: range) -> Tensor:
+        """The numbers of some images, [n, K, sum(NUMBERS)]."""
+        place = self.place[:, rows.start : rows.stop]
+        return torch.stack([own[at] for own, at in zip(self.numbers, place, strict=True)], dim=1)
+
+
+def _batches(images: int, size: int, count: int, seed: int) -> _Batches:
+    """Draw the batches of every view; the last one of a view may be smaller."""
+    place = torch.empty(count, images, dtype=torch.int64)
+    partner = torch.empty(count, images, dtype=torch.int32)
+    numbers = torch.empty(count, -(-images // size), sum(NUMBERS), dtype=torch.float64)
+    batch = torch.arange(images) // size
+    for view in range(count):
+        generator = torch.Generator().manual_seed(derive_seed("view batches", seed, view))
+        order = torch.randperm(images, generator=generator)
+        keys = torch.rand(images, generator=generator, dtype=torch.float64)
+        permuted = (batch + keys).argsort()  # inside the batches
+        place[view, order] = batch
+        partner[view, order] = order[permuted].int()
+        numbers[view] = torch.rand(numbers.shape[1:], generator=generator, dtype=torch.float64)
+    return _Batches(place, partner, numbers)
 
 
 def _crops(spec: ViewSpec, tries: Tensor, corner: Tensor, inside: Tensor) -> Tensor:

@@ -88,6 +88,17 @@ def test_the_networks_of_the_queue_are_no_foreign_architecture(hard) -> None:
     assert cross["mean_other"]["status"] != "measured"
 
 
+def test_the_front_matter_says_how_mosaics_come_apart(built) -> None:
+    block = load(built).meta
+
+    assert block["formation"] == 2
+    assert block["sub_images"] == {
+        "order": "row by row",
+        "resize": "bilinear, align_corners=False",
+        "label": "of the mosaic",
+    }
+
+
 def test_the_card_tells_mosaics_from_images(built) -> None:
     text = (built / "README.md").read_text()
 

@@ -282,6 +282,21 @@ def test_cost_counts_the_images_of_a_call() -> None:
     assert cost[:4] == (300, ARCH, 156, 6)
 
 
+@pytest.mark.parametrize("loss", ["squared", "bayesian"])
+def test_half_precision_stays_near_the_full_one(tiny_bench: TinyBench, loss: str) -> None:
+    full = synthesize(quick(loss=loss), tiny_bench)
+
+    half = synthesize(quick(loss=loss, precision="bfloat16"), tiny_bench)
+
+    assert not torch.equal(half, full)
+    assert (half - full).abs().mean() < 0.02
+
+
+def test_full_precision_is_not_written_out() -> None:
+    assert "precision" not in quick().model_dump()
+    assert quick(precision="tf32").model_dump()["precision"] == "tf32"
+
+
 def test_the_loss_of_bacon_can_take_the_place_of_the_distance(tiny_bench: TinyBench) -> None:
     squared = synthesize(quick(lr_img=0.1), tiny_bench)
 

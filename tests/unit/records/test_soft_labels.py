@@ -163,6 +163,10 @@ def test_codec_error_is_the_divergence_worked_by_hand():
 
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert error.kl_1.item() == pytest.approx(expected, abs=1e-6)
+    assert error.mse.item() == pytest.approx(math.log(3.0) ** 2 / 2, rel=1e-6)
+    warm = 3 ** (1 / 20) / (1 + 3 ** (1 / 20))  # p at temperature 20
+    entropy = -warm * math.log(warm) - (1 - warm) * math.log(1 - warm)
+    assert error.kl_20.item() == pytest.approx(math.log(2.0) - entropy, abs=1e-7)
     assert error.agree.item() is True  # a tie keeps the argmax
 
 

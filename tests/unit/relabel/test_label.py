@@ -243,6 +243,20 @@ def test_a_cut_anywhere_gives_the_same_labels(cut, monkeypatch):
     assert torch.equal(resumed.views.crop, whole.views.crop)
 
 
+def test_a_snapshot_that_measured_less_is_not_gone_on_from(monkeypatch):
+    monkeypatch.setattr(label, "BATCH", 11)
+    spec = RelabelSpec(views=MIXED, max_count=40)
+    work = make(spec)
+    for _ in range(5):
+        progress = next(work)
+    state = progress.snapshot()
+
+    again = make(spec, state={**state, "errors": state["errors"][:, :3]})
+
+    assert next(again).done == 11
+    assert finish(again).record == finish(make(spec)).record
+
+
 def test_packed_images_are_labelled_sub_image_by_sub_image():
     labels = finish(make(RelabelSpec(budget=10), formation=2))
 

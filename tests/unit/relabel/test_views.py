@@ -122,3 +122,79 @@ def test_views_have_the_asked_size(size):
     expected = (16, 12) if size is None else (24, 24)
 
     assert draw(ViewSpec(size=size)).size == expected
+
+
+def batched(images=23, *, batch=5, count=4, seed=0, formation=1, **fields):
+    spec = ViewSpec(flip=True, cutmix=True, batch=batch, **fields)
+    return draw(spec, images, count=count, height=64, width=48, seed=seed, formation=formation)
+
+
+def groups_of(crops):
+    """Rows by what they show, for one view."""
+    return torch.unique(crops, dim=0, return_inverse=True)[1]
+
+
+def test_images_of_a_batch_share_crop_flip_and_box():
+    views = batched()
+
+    for view in range(4):
+        group = groups_of(views.crop[:, view])
+        assert sorted(torch.bincount(group).tolist()) == [3, 5, 5, 5, 5]
+        for name in ("flip", "box"):
+            shown = getattr(views, name)[:, view].reshape(23, -1)
+            assert all(len(shown[group == one].unique(dim=0)) == 1 for one in range(5))
+
+
+def test_images_of_a_batch_swap_partners_among_themselves():
+    views = batched()
+
+    for view in range(4):
+        group, partner = groups_of(views.crop[:, view]), views.partner[:, view].long()
+        assert sorted(partner.tolist()) == list(range(23))  # each is a partner once
+        assert torch.equal(group[partner], group)
+
+
+def test_every_view_has_batches_of_its_own():
+    views = batched()
+
+    members = {tuple(groups_of(views.crop[:, view]).tolist()) for view in range(4)}
+    assert len(members) == 4
+
+
+def test_batches_as_large_as_the_set_give_all_images_the_same_crops():
+    assert len(batched(batch=100).crop.unique(dim=0)) == 1
+
+
+def test_the_first_batched_views_are_the_same_however_many_are_drawn():
+    few, many = batched(count=2), batched(count=9).first(2)
+
+    for name in ("crop", "flip", "partner", "box"):
+        assert torch.equal(getattr(few, name), getattr(many, name))
+
+
+def test_batches_cross_the_chunks_in_which_images_are_drawn(monkeypatch):
+    whole = batched()
+    monkeypatch.setattr("distillhub.relabel.views.CHUNK", 4)
+
+    for name in ("crop", "flip", "partner", "box"):
+        assert torch.equal(getattr(batched(), name), getattr(whole, name))
+
+
+def test_batches_leave_operations_to_the_image():
+    alone = draw(ViewSpec(randaugment=True))
+    together = draw(ViewSpec(randaugment=True, batch=20))
+
+    assert torch.equal(together.ops, alone.ops)
+
+
+def test_sub_images_of_a_batch_share_the_crop_within_themselves():
+    crop = batched(formation=2).crop.reshape(23, 4, 4, 4)  # 64 x 48: sub-images of 32 x 24
+
+    starts = torch.tensor([[0, 0, 0, 0], [0, 24, 0, 0], [32, 0, 0, 0], [32, 24, 0, 0]])
+    within = crop - starts[:, None]
+    assert (within == within[:, :1]).all()
+
+
+def test_unbatched_views_are_written_as_before():
+    assert "batch" not in ViewSpec().model_dump()
+    assert ViewSpec(batch=10).model_dump()["batch"] == 10
