@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from distillhub_cli.output import output
-from distillhub_cli.places import complete_set, dataset, dataset_folder, here, shown
+from distillhub_cli.places import complete_set, dataset, dataset_folder, shown, workplace
 from distillhub_cli.scores import print_comparisons
 
 
@@ -64,14 +64,13 @@ def evaluate(
 
     if card:
         check_recardable(dataset_folder(where))
-    project = here()
-    state = project.state if project else Path.cwd() / ".distillhub"
+    place = workplace()
     printer = output()
     with printer.reporter() as reporter:
         scored = score_set(
             dataset(where),
-            state=state,
-            sources=project.sources if project else None,
+            state=place.state,
+            sources=place.sources,
             reporter=reporter,
             data=data,
             protocol=protocol,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from distillhub.errors import UsageError
 
@@ -23,6 +23,21 @@ def here() -> "Project | None":
     from distillhub.pipeline.project import Project
 
     return Project.find(Path.cwd())
+
+
+class Workplace(NamedTuple):
+    """Where a command keeps what it may resume, and where it finds local copies of data."""
+
+    state: Path
+    sources: "dict[str, Path] | None"
+
+
+def workplace() -> Workplace:
+    """Of the project that holds the working directory, else of this directory."""
+    project = here()
+    if project is None:
+        return Workplace(Path.cwd() / ".distillhub", None)
+    return Workplace(project.state, project.sources)
 
 
 def needed_project() -> "Project":

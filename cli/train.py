@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from distillhub_cli.output import duration, output, quoted
-from distillhub_cli.places import complete_set, dataset, here, shown
+from distillhub_cli.places import complete_set, dataset, shown, workplace
 
 
 def train(
@@ -54,14 +54,13 @@ def train(
     """
     from distillhub.pipeline.students import train_student
 
-    project = here()
-    state = project.state if project else Path.cwd() / ".distillhub"
+    place = workplace()
     printer = output()
     with printer.reporter() as reporter:
         trained = train_student(
             dataset(where),
             out,
-            state=state,
+            state=place.state,
             reporter=reporter,
             arch=model,
             protocol=protocol,
@@ -93,8 +92,8 @@ def train(
         top1, images = score_classifier(
             trained,
             test,
-            state=state,
-            sources=project.sources if project else None,
+            state=place.state,
+            sources=place.sources,
             test_split=test_split,
         )
         printer.facts([("top-1", f"{top1:.1%} of {images:,} test images of {test}")])

@@ -7,7 +7,7 @@ import typer
 
 from distillhub.errors import UsageError
 from distillhub_cli.output import output
-from distillhub_cli.places import complete_set, dataset, here, shown
+from distillhub_cli.places import complete_set, dataset, shown, workplace
 from distillhub_cli.scores import percent
 
 if TYPE_CHECKING:
@@ -75,14 +75,13 @@ def continual(
     from distillhub.pipeline.use_continual import use_continual
 
     wish = _wish(where, data, protocol, labels, runs, seed, revision, split, test_split)
-    project = here()
-    printer = output()
-    with printer.reporter() as reporter:
+    place = workplace()
+    with output().reporter() as reporter:
         report = use_continual(
             wish,
             out,
-            state=project.state if project else Path.cwd() / ".distillhub",
-            sources=project.sources if project else None,
+            state=place.state,
+            sources=place.sources,
             reporter=reporter,
             steps=steps,
             order=order,
@@ -127,14 +126,13 @@ def slim(
 
     shares = _shares(ratios)
     wish = _wish(where, data, protocol, labels, runs, seed, revision, split, test_split)
-    project = here()
-    printer = output()
-    with printer.reporter() as reporter:
+    place = workplace()
+    with output().reporter() as reporter:
         report = use_slim(
             wish,
             out,
-            state=project.state if project else Path.cwd() / ".distillhub",
-            sources=project.sources if project else None,
+            state=place.state,
+            sources=place.sources,
             reporter=reporter,
             ratios=shares,
             model=model,

@@ -25,6 +25,7 @@ from distillhub.methods._matching import (
     Strategy,
     arithmetic,
     augment,
+    drawn,
     passes,
     refuse_divergence,
     span,
@@ -41,7 +42,7 @@ from distillhub.models.queue import (
     segment_key,
     write_segment,
 )
-from distillhub.ops.augment import DsaParams, draw_dsa
+from distillhub.ops.augment import DsaParams
 from distillhub.ops.bayes import Moments, moments
 from distillhub.ops.formation import expand, pack
 from distillhub.ops.pixels import denormalize, normalize
@@ -119,7 +120,7 @@ class QueueMatching(Method):
 
         for step in range(start, self.iterations):
             net, accuracy = film.network(step)
-            draws = [self._draw(step, label, bench) for label in labels]
+            draws = [drawn(self.dsa, step, label, bench) for label in labels]
             with arithmetic(self.precision, bench.device):
                 real = self._real(net, pools, labels, draws, step, bench, single=single)
                 losses, gradient = self._match(net, x, labels, real, draws, accuracy)
@@ -215,13 +216,6 @@ class QueueMatching(Method):
         """Phi of normalised images [n, C, H, W]: [n, D]."""
         embed = torch.compile(net.features_normalized) if self.compile else net.features_normalized
         return embed(x)
-
-    def _draw(self, step: int, label: int, bench: Workbench) -> DsaParams | None:
-        """The omega of an iteration and class."""
-        if self.dsa is None:
-            return None
-        size = (bench.data.height, bench.data.width)
-        return draw_dsa(self.dsa, size, bench.generator("dsa", step, label))
 
     @torch.no_grad()
     def _real(

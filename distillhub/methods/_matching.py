@@ -9,7 +9,8 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from distillhub.errors import DivergedError
-from distillhub.ops.augment import DsaParams, apply_dsa, families
+from distillhub.methods._base import Workbench
+from distillhub.ops.augment import DsaParams, apply_dsa, draw_dsa, families
 from distillhub.units import WorkUnit
 
 CPU_PIXELS = 16 * 32 * 32  # per forward pass: what ConvNet-3 makes of 16 32x32 images is 8 MiB
@@ -50,6 +51,14 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 def augment(x: Tensor, draw: DsaParams | None) -> Tensor:
     """Images [n, C, H, W] under a draw; None: as they are."""
     return x if draw is None else apply_dsa(x, draw)
+
+
+def drawn(strategy: str | None, step: int, label: int, bench: Workbench) -> DsaParams | None:
+    """The omega of a step and a class; None where nothing is augmented."""
+    if strategy is None:
+        return None
+    size = (bench.data.height, bench.data.width)
+    return draw_dsa(strategy, size, bench.generator("dsa", step, label))
 
 
 def span(x: Tensor) -> int:

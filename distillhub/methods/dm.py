@@ -24,12 +24,13 @@ from distillhub.methods._matching import (
     Strategy,
     arithmetic,
     augment,
+    drawn,
     refuse_divergence,
     span,
 )
 from distillhub.models.specs import Arch
 from distillhub.models.zoo import Classifier, build
-from distillhub.ops.augment import DsaParams, draw_dsa
+from distillhub.ops.augment import DsaParams
 from distillhub.ops.bayes import Moments, bayesian_loss, moments
 from distillhub.ops.matching import squared_mean_distance
 from distillhub.ops.pixels import denormalize, normalize
@@ -106,7 +107,7 @@ class DM(Method):
 
         for step in range(start, self.iterations):
             net = self._network(step, bench)
-            draws = [self._draw(step, pool.label, bench) for pool in pools]
+            draws = [drawn(self.dsa, step, pool.label, bench) for pool in pools]
             with arithmetic(self.precision, bench.device):
                 real = self._real_moments(net, pools, draws, step, bench)  # [U, D]
                 losses, x.grad = self._match(net, x, real, draws)
@@ -164,13 +165,6 @@ class DM(Method):
         target = Target(data.num_classes, 1, data.channels, data.height, data.width)
         seed = bench.generator("net", step).initial_seed()
         return _fresh(self.arch, target, data.mean, data.std, seed).to(bench.device)
-
-    def _draw(self, step: int, label: int, bench: Workbench) -> DsaParams | None:
-        """The omega of a step and class."""
-        if self.dsa is None:
-            return None
-        size = (bench.data.height, bench.data.width)
-        return draw_dsa(self.dsa, size, bench.generator("dsa", step, label))
 
     @torch.no_grad()
     def _real_moments(

@@ -85,11 +85,14 @@ def clip_as_published(real: Moments, synthetic: Tensor) -> Tensor:
     """The CLIP term of the authors' code, [K]: a constant 0.
 
     It compares the mean entries of two softmax vectors, and both are 1/D. Kept because the method
-    is published with it; neither its value nor its gradient exceeds rounding.
+    is published with it; neither its value nor its gradient exceeds rounding. Features that are all
+    equal have no deviation to divide by; the term is 0 there, too.
     """
     p_real = real.mean.softmax(dim=1)
     p_synthetic = synthetic.mean(dim=1).softmax(dim=1)
-    u = (p_synthetic.mean(dim=1) - p_real.mean(dim=1)) / p_real.std(dim=1)
+    deviation = p_real.std(dim=1)
+    deviation = torch.where(deviation > 0, deviation, 1.0)
+    u = (p_synthetic.mean(dim=1) - p_real.mean(dim=1)) / deviation
     return (u - u.clamp(0, 1)).square()
 
 

@@ -15,7 +15,7 @@ from distillhub.data.real import RealData
 from distillhub.errors import DivergedError
 from distillhub.methods import _distribution, _matching, bacon
 from distillhub.methods._distribution import QueueMatching
-from distillhub.methods._matching import arithmetic
+from distillhub.methods._matching import arithmetic, drawn
 from distillhub.methods.bacon import BACON
 from distillhub.methods.idm import IDM
 from distillhub.models.classifier import Classifier
@@ -303,7 +303,7 @@ def real_moments(method: QueueMatching, bench: TinyBench) -> tuple[Moments, list
 
     labels = range(3)
     pools = [bench.data.pixels(bench.data.rows_of(label)) for label in labels]
-    draws = [method._draw(0, label, bench) for label in labels]
+    draws = [drawn(method.dsa, 0, label, bench) for label in labels]
     watched = Watched.model_validate(method.model_dump())
     net = bench.network("teacher")
     return watched._real(net, pools, labels, draws, 0, bench, single=False), sizes

@@ -62,6 +62,12 @@ def test_bacon_check_02_it_stays_finite_where_the_density_underflows() -> None:
     assert negative_log_likelihood(real, far).item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_bacon_check_03_features_that_are_all_equal_leave_the_clip_term_at_zero() -> None:
+    flat = Moments(torch.ones(2, WIDTH), torch.zeros(2, WIDTH), torch.full((2,), 9.0))
+
+    assert clip_as_published(flat, features(2, 4, WIDTH).float()).abs().max() < 1e-6
+
+
 def test_bacon_check_03_the_clip_term_is_zero_and_so_is_its_gradient() -> None:
     real = moments(features(3, 7, 50).float())
     synthetic = features(3, 4, 50, seed=1).float().requires_grad_()
