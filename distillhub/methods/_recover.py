@@ -46,7 +46,7 @@ from distillhub.methods._recover_specs import (
     MatchSpec,
     over,
 )
-from distillhub.methods._starts import StartSpec, starting_images
+from distillhub.methods._starts import StartSpec, scoring, starting_images
 from distillhub.models.statistics import CollectSpec, TapSpec
 from distillhub.ops.pixels import denormalize, normalize
 from distillhub.ops.progress import Part, Progress, State, capture, own, restore
@@ -158,6 +158,7 @@ class Recover(Method):
         state = own(state)
         slots = [slot for unit in units for slot in unit.slots]
         if state is None:
+            yield from scoring(self.init, slots, bench, roles)
             images = starting_images(self.init, slots, bench, roles).to(device)
         else:
             shape = (len(slots), data.channels, data.height, data.width)

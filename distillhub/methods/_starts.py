@@ -4,7 +4,7 @@ Source: Shao et al., Elucidating the Design Space of Dataset Condensation (NeurI
 2404.13733), real-image initialisation, and the authors' code for the crops (`kind: patches`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -19,6 +19,7 @@ from distillhub.methods._realism import scored
 from distillhub.models.tensorfile import read_tensors, write_tensors
 from distillhub.ops.patches import cut, draw_whole_boxes, lowest, spans, tile
 from distillhub.ops.pixels import normalize, resize
+from distillhub.ops.progress import Progress
 from distillhub.spec import Spec
 from distillhub.units import Slot, Target
 
@@ -103,6 +104,24 @@ class StartSpec(Spec):
         if self.kind != "patches":
             return 0
         return sum(count + min(self.pool, count) * self.crops for count in counts)
+
+
+def scoring(
+    spec: StartSpec, slots: Sequence[Slot], bench: Workbench, observers: Sequence[str]
+) -> Generator[Progress, None, None]:
+    """Score what `kind: patches` cuts, which may take long; other kinds have nothing to score.
+
+    `starting_images` of the same arguments then finds the scores.
+
+    Yields:
+        Progress per class. A class that was scored before is not scored again.
+    """
+    if spec.kind != "patches":
+        return
+    labels = sorted({slot.label for slot in slots})
+    for place, label in enumerate(labels):
+        _ranked(spec, label, bench, observers)
+        yield Progress(place + 1, len(labels), {"classes_scored": place + 1}, None)
 
 
 def starting_images(

@@ -11,7 +11,7 @@ from torch.nn import functional
 from distillhub.data import codec
 from distillhub.data.specs import ImageFormat
 from distillhub.errors import DataError
-from distillhub.methods._starts import StartSpec, starting_images
+from distillhub.methods._starts import StartSpec, scoring, starting_images
 from distillhub.ops.formation import expand
 from distillhub.ops.patches import draw_whole_boxes
 from distillhub.ops.pixels import denormalize, normalize
@@ -249,6 +249,22 @@ def test_a_class_is_scored_once_for_the_same_observers_and_seed(tmp_path) -> Non
     trained = TinyBench(data, folder=tmp_path)
     trained.network("observer-0").net.head.bias.data.add_(1)
     assert starts(trained, spec) == expected
+
+
+def test_crops_are_scored_class_by_class_with_progress(tmp_path, monkeypatch) -> None:
+    bench = TinyBench(tiny_data(per_class=7), folder=tmp_path)
+    spec = spec_of("patches", pool=5)
+
+    reports = list(scoring(spec, SLOTS[2:], bench, OBSERVERS))
+
+    assert [(report.done, report.total) for report in reports] == [(1, 3), (2, 3), (3, 3)]
+    monkeypatch.setattr("distillhub.methods._starts._score", None)
+    assert start(spec, bench).shape == (12, 1, 8, 8)  # of the scores that are there
+
+
+def test_only_crops_are_scored() -> None:
+    for kind in ("noise", "real", "build"):
+        assert list(scoring(spec_of(kind), SLOTS, bench_with(), OBSERVERS)) == []
 
 
 def test_other_kinds_ask_no_observer() -> None:
