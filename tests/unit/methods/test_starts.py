@@ -258,7 +258,7 @@ def test_crops_are_scored_class_by_class_with_progress(tmp_path, monkeypatch) ->
     reports = list(scoring(spec, SLOTS[2:], bench, OBSERVERS))
 
     assert [(report.done, report.total) for report in reports] == [(1, 3), (2, 3), (3, 3)]
-    monkeypatch.setattr("distillhub.methods._starts._score", None)
+    monkeypatch.setattr("distillhub.methods._starts._score", pytest.fail)
     assert start(spec, bench).shape == (12, 1, 8, 8)  # of the scores that are there
 
 
