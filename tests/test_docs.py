@@ -35,6 +35,18 @@ def test_the_table_of_recipe_keys_is_current():
     assert update(page) == page, "mend with: distillhub schema --reference docs/recipes.md"
 
 
+def test_the_blocks_inside_methods_have_tables_of_their_own():
+    page = (DOCS / "recipes.md").read_text(encoding="utf-8")
+
+    edc = page.partition("### `method: {name: edc}`")[2].partition("\n### ")[0]
+    (start,) = re.findall(r"\| `init` \| \[block\]\(#(.*?)\)", edc)
+    (faults,) = re.findall(r"\| `compat` \| \[block\]\(#(.*?)\)", edc)
+
+    assert (start, faults) == ("methodinit-of-edc-gvbsm-sre2l", "methodcompat-of-edc-gvbsm-sre2l")
+    table = page.partition("### `method.init` of edc")[2].partition("\n### ")[0]
+    assert "| `kind` | `noise`, `real`, `patches`, `build` |" in table
+
+
 def test_the_json_schema_for_editors_is_current():
     stored = json.loads((DOCS / "recipe.schema.json").read_text(encoding="utf-8"))
 

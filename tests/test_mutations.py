@@ -6,10 +6,10 @@ from tests.mutations import ROOT, Mutation, mutations
 
 NUMBERED = {
     "edc": [f"14.{number}" for number in range(1, 16)],
-    "rded": [f"A7.{number}" for number in range(1, 6)] + ["B1", "B2", "B3", "B4"],
-    "dm_idm": list("12356789"),
-    "bacon": list("12345678"),
-    "classic_eval": list("23456"),
+    "rded": [f"A7.{number}" for number in range(1, 8)] + ["B1", "B2", "B3", "B4"],
+    "dm_idm": list("123456789"),
+    "bacon": list("123456789"),
+    "classic_eval": [str(number) for number in range(1, 11)],
 }
 """Invariants of the specification that a mutation stands for."""
 

@@ -1,11 +1,12 @@
-"""The protocols of EDC, and small ones for 8-bit digits that differ in one choice each.
+"""The protocols of EDC, and small ones for the 8 x 8 digits that differ in one choice each.
 
 Paper and authors' code differ in places. The plain names stand for the paper; `-script-1` for what
-the code's scripts run, where that is another optimizer or schedule. Two values are the code's in
-both, because the paper does not give or not mean them: weight decay, and the crops of CIFAR-10. The
-augmented images of small sets are labelled online by the mean of the observers' logits; those of
-ImageNet-1k replay stored views, which carry their own CutMix. The accuracy is that of the last
-epoch; the code's is the best of those that were looked at, which is kept as `best_top1`.
+the code's scripts run, where that is another optimizer or schedule. The paper gives no weight
+decay: it is 0.01 with AdamW, as in the code. Crops of CIFAR-10 are the code's (8 to 100 %), not the
+paper's. The augmented images of small sets are labelled online by the mean of the observers'
+logits; those of ImageNet-1k replay stored views, which carry their own CutMix. The accuracy is that
+of the last epoch; the code's is the best of those that were looked at, which is kept as
+`best_top1`.
 
 Of the digits, the wide batch, the plain cosine and the last weights stand each for one evaluation
 choice of EDC undone (PE1, PE2, PE3), `edc-digits-plain-1` for all three. `edc-digits-online-1`

@@ -26,6 +26,7 @@ from distillhub.methods._matching import (
     arithmetic,
     augment,
     drawn,
+    no_batch_norm,
     passes,
     refuse_divergence,
     span,
@@ -147,8 +148,7 @@ class QueueMatching(Method):
             yield str(error)
         else:
             if any(isinstance(part, nn.BatchNorm2d) for part in net.modules()):
-                bare = self.queue.arch.removesuffix("-bn")
-                yield f"{self.name} cannot match with batch norm; use {bare}-in"
+                yield no_batch_norm(self.name, self.queue.arch)
         smallest = min(range(len(counts)), key=lambda label: counts[label])
         if self.batch_real != "all" and self.batch_real > counts[smallest]:
             yield (

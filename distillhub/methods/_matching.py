@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distillhub.errors import DivergedError
 from distillhub.methods._base import Workbench
+from distillhub.models.architecture import parse_arch
 from distillhub.ops.augment import DsaParams, apply_dsa, draw_dsa, families
 from distillhub.units import WorkUnit
 
@@ -65,6 +66,21 @@ def span(x: Tensor) -> int:
     """Images per forward pass: on a CPU as many as stay in the cache, elsewhere many."""
     pixels = CPU_PIXELS if x.device.type == "cpu" else ACCELERATOR_PIXELS
     return max(1, pixels // (x.shape[-2] * x.shape[-1]))
+
+
+def no_batch_norm(method: str, arch: str) -> str:
+    """The fault of a network with batch norm, which would couple the classes of a pass."""
+    bare = arch.removesuffix("-bn")
+    others = [name for name in (f"{bare}-in", bare, "convnet3") if name != arch and _exists(name)]
+    return f"{method} cannot match with batch norm, which {arch} has; use {others[0]}"
+
+
+def _exists(arch: str) -> bool:
+    try:
+        parse_arch(arch)
+    except ValueError:
+        return False
+    return True
 
 
 def passes(sizes: Sequence[int], limit: int) -> Iterator[slice]:

@@ -39,11 +39,11 @@ from distillhub.methods._recover_match import Matching, Running
 from distillhub.methods._recover_observers import Observer, guiding, passes, unfit
 from distillhub.methods._recover_specs import (
     BatchSpec,
-    CompatSpec,
     Guides,
     LookSpec,
     LossesSpec,
     MatchSpec,
+    RecoverCompatSpec,
     over,
 )
 from distillhub.methods._starts import StartSpec, scoring, starting_images
@@ -76,7 +76,7 @@ class Recover(Method):
     statistics: CollectSpec = CollectSpec()
     losses: LossesSpec = LossesSpec()
     augment: LookSpec = LookSpec()
-    compat: CompatSpec = CompatSpec()
+    compat: RecoverCompatSpec = RecoverCompatSpec()
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is autocast in the observers; statistics, losses and images stay float32."""
 
@@ -201,7 +201,7 @@ class Recover(Method):
                 leaf = x.detach().requires_grad_()
                 terms = loss_terms(leaf, labels, average, step, self.losses, bfloat16=half)
                 loss = torch.stack(list(terms.values())).sum()
-                (x.grad,) = torch.autograd.grad(loss, leaf)
+                x.grad = _gradient(loss, leaf)
                 watch.add(t, {"loss": loss, **terms}, x.grad)
                 if self.compat.ema_before_step:
                     self._follow(average, x)
@@ -238,9 +238,12 @@ class Recover(Method):
                 f"taps.patch_side is {side} but images have {target.height} x {target.width} "
                 f"pixels; set it to {min(target.height, target.width)} or less, or patch: false"
             )
-        files = self.statistics.files
-        if files and self.observers != "all" and len(files) != len(self.observers):
-            yield f"statistics.files names {len(files)} files for {len(self.observers)} observers"
+        spread = self.losses.densify.weight and not (self.losses.ce or self._matched)
+        if spread and target.ipc == 1:
+            yield (
+                "losses.densify spreads the images of a class, of which there is one, and no other "
+                "loss makes anything; set losses.ce or losses.stat above 0"
+            )
         if self.tied and self.match.category_matching == "per_class" and self.match.alpha < 1:
             yield (
                 "running statistics of classes cannot go on from batch to batch, whose classes "
@@ -256,6 +259,9 @@ class Recover(Method):
     def check_observers(self, target: Target, archs: Sequence[str]) -> Iterator[str]:
         """The guiding observers must exist and have layers to match."""
         chosen = None if self.observers == "all" else self.observers
+        files, guides = self.statistics.files, len(archs if chosen is None else chosen)
+        if files and len(files) != guides:
+            yield f"statistics.files names {len(files)} files for {guides} observers"
         matched = self._matched and self.taps.kinds
         yield from unfit(target, archs, chosen, self.taps if matched else None)
 
@@ -351,3 +357,11 @@ class Recover(Method):
         for o, each in enumerate(running):
             parts = {**parts, **each.parts(f"running-{o}")}
         return capture(step, **parts)
+
+
+def _gradient(loss: Tensor, leaf: Tensor) -> Tensor:
+    """0 where no term of a step depends on the images, as when all layers are left out."""
+    if not loss.requires_grad:
+        return torch.zeros_like(leaf)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    return gradient

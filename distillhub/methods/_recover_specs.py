@@ -128,7 +128,7 @@ class LookSpec(Spec):
         return self
 
 
-class CompatSpec(Spec):
+class RecoverCompatSpec(Spec):
     """Faults of EDC's published code, to reproduce what it made."""
 
     swap_class_patch_stats: bool = False

@@ -25,6 +25,7 @@ from distillhub.methods._matching import (
     arithmetic,
     augment,
     drawn,
+    no_batch_norm,
     refuse_divergence,
     span,
 )
@@ -127,7 +128,7 @@ class DM(Method):
             yield str(error)
         else:
             if any(isinstance(part, nn.BatchNorm2d) for part in net.modules()):
-                yield f"dm cannot match with batch norm; use {self.arch.removesuffix('-bn')}-in"
+                yield no_batch_norm(self.name, self.arch)
         spread = self.loss == "bayesian"
         if spread and self.batch_real < 2:
             yield "batch_real is 1 but loss: bayesian needs a deviation; set batch_real: 2 or more"

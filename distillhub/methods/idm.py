@@ -16,7 +16,7 @@ from distillhub.ops.matching import squared_mean_distance
 from distillhub.spec import Spec
 
 
-class CompatSpec(Spec):
+class StartCompatSpec(Spec):
     """Faults of the authors' code, to repeat on purpose."""
 
     swap_start: bool = False
@@ -30,7 +30,7 @@ class IDM(QueueMatching):
     name: Literal["idm"] = "idm"
     version: Literal[1] = 1
 
-    compat: CompatSpec = CompatSpec()
+    compat: StartCompatSpec = StartCompatSpec()
 
     paper: ClassVar[Paper] = Paper(
         "Improved Distribution Matching for Dataset Condensation",

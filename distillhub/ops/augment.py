@@ -191,12 +191,15 @@ def _rotate(x: Tensor, values: Tensor) -> Tensor:
 def _affine(x: Tensor, matrix: Tensor) -> Tensor:
     """Bilinear sampling at `matrix` times each position, zero outside.
 
-    With a shared matrix the batch is one image with many channels: weights are worked out once.
+    With a shared matrix the batch is one image with many channels: weights are worked out once, on
+    the CPU, so that no option for faster products makes positions coarse.
     """
     n, c, height, width = x.shape
-    theta = F.pad(matrix, (0, 1)).to(x)
-    batch = x if theta.shape[0] == n else x.reshape(1, n * c, height, width)
-    grid = F.affine_grid(theta, list(batch.shape), align_corners=False)
+    shared = matrix.shape[0] != n or n == 1
+    batch = x.reshape(1, n * c, height, width) if shared else x
+    theta = F.pad(matrix, (0, 1)).to(x.dtype if shared else x)
+    with torch.autocast(x.device.type, enabled=False):
+        grid = F.affine_grid(theta, list(batch.shape), align_corners=False).to(x)
     return F.grid_sample(batch, grid, align_corners=False).reshape(n, c, height, width)
 
 

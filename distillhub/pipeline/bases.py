@@ -134,7 +134,8 @@ def compared(
                 f"{upper.path}: card.license",
                 f"set it to {base.card.license}",
             )
-    ipcs = {word: bases[path][0].ipc for word, path in upper.bases.items()}
+    made = {word: bases[path][0] for word, path in upper.bases.items()}
+    ipcs = {word: base.ipc * base.method.grid**2 for word, base in made.items()}
     target = Target(len(pin.class_names), recipe.ipc, pin.channels, pin.height, pin.width)
     for sentence in recipe.method.check_bases(target, ipcs):
         yield Fault(sentence, where, "change ipc, or the method's keys")

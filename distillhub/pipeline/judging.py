@@ -69,6 +69,8 @@ from distillhub.relabel.spec import RelabelSpec, labelling_roles
 from distillhub.units import derive_seed
 
 RUNS = "runs.json"
+UNLIMITED = 1e6
+"""Bytes of labels, as a multiple of those of the images, that no labels reach."""
 
 
 def evaluate(
@@ -96,6 +98,7 @@ def evaluate(
         teacher=bool(labelling),
         mosaics=opened(syn).formation > 1,
     )
+    labelled = _labelled_alike(relabel, opened(syn))
     online = any(planned.regime == "soft_online" for planned in plan)
     labellers = labelling_networks(run, relabel) if online else ()
     test = open_split(dataset, "test", run.project.sources_for(dataset)) if plan else None
@@ -113,7 +116,7 @@ def evaluate(
         if planned.subset_seed is not None:
             packed = opened(syn).formation if planned.arm in PACKED else 1
             package = _twin(
-                run, planned.subset_seed, real, dataset, ipc, images, relabel, formation=packed
+                run, planned.subset_seed, real, dataset, ipc, images, labelled, formation=packed
             )
         key = run_key(
             planned,
@@ -187,6 +190,24 @@ def _train(
     )
 
 
+def _labelled_alike(relabel: RelabelSpec | None, made: DistilledSet) -> RelabelSpec | None:
+    """How random images are labelled beside a set: with as many views and bits as it has.
+
+    A budget would give them other labels, because their files have other sizes.
+    """
+    if relabel is None or made.soft is None:
+        return None
+    soft = made.soft
+    return relabel.model_copy(
+        update={
+            "count": soft.entries // made.formation**2,
+            "codec": soft.codec,
+            "top_k": "all" if soft.kept == soft.num_classes else soft.kept,
+            "budget": UNLIMITED,
+        }
+    )
+
+
 def _twin(
     run: StageRun,
     seed: int,
@@ -202,7 +223,8 @@ def _twin(
 
     With a formation above 1 every image is a mosaic of random ones.
 
-    It is kept, so that new protocols, and recipes with the same labels, do not remake it.
+    It is kept, so that new protocols, and recipes with the same labels, do not remake it. `relabel`
+    is that of `_labelled_alike`.
     """
     networks = {} if relabel is None else _networks(run)
     labelling = {

@@ -189,13 +189,15 @@ def _plan(
     kept = sum(part.stored for part in (*cost.parts, cost.trained) if part is not None)
     weights = len(resolved.networks) * 4_000_000
     # What is put together of stored images is never held as tensors.
-    pixels = 0 if method.bases else target.channels * target.height * target.width * 4
+    pixels = 0 if method.keeps_files else target.channels * target.height * target.width * 4
     made = Plan(
         recipe=stem,
         device=str(rates.device),
         images=count,
         # A set that is put together of others is one unit; its million slots need not be counted.
-        units=1 if method.bases else sum(1 for _ in plan_units(method, target, resolved.seed)),
+        units=1
+        if method.keeps_files
+        else sum(1 for _ in plan_units(method, target, resolved.seed)),
         bytes_images=image_bytes,
         bytes_labels=label_bytes,
         bytes_basis=bytes_basis,
@@ -251,7 +253,8 @@ def _stage(name: str, tasks: Sequence[Task], startup: float) -> StagePlan:
         name=name,
         parts=tuple(parts),
         seconds=startup + sum(part.seconds for part in parts),
-        basis=max(parts, key=lambda part: part.seconds).basis or "start-up of a process",
+        basis=(max(parts, key=lambda part: part.seconds).basis if parts else "")
+        or "start-up of a process",
     )
 
 

@@ -187,7 +187,7 @@ def _method(block: object, tree: Node, path: Path) -> tuple[Method | None, list[
 
 def _bad_names(content: Mapping[str, object], tree: Node, path: Path) -> list[Fault]:
     """Architectures that are not known, wherever a recipe names one."""
-    places: list[Loc] = [("teacher", "arch"), ("method", "arch")]
+    places: list[Loc] = [("teacher", "arch"), ("method", "arch"), ("method", "queue", "arch")]
     observers = content.get("observers")
     if isinstance(observers, list):
         places += [("observers", i, "arch") for i in range(len(observers))]
@@ -243,7 +243,8 @@ def _fault(
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     seen = error.get("input")
     shown = "" if isinstance(seen, dict | list) or repr(seen) in message else f" (got {seen!r})"
-    return Fault(message[0].lower() + message[1:] + shown, where)
+    first = message[0] if message[:2].isupper() else message[0].lower()  # DSA stays DSA
+    return Fault(first + message[1:] + shown, where)
 
 
 def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:

@@ -63,8 +63,8 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`card`", CardSpec),
     ("`publish`", PublishSpec),
 )
-_WRITTEN = {"pin", "kind"}
-"""Keys that nobody types: `resolve` writes the one, the other follows from the block's keys."""
+_WRITTEN = "pin"
+"""The key that nobody types: `resolve` writes it."""
 
 
 def reference() -> str:
@@ -135,9 +135,9 @@ def _section(title: str, model: type[BaseModel]) -> str:
         "|---|---|---|---|",
     ]
     for key, field in model.model_fields.items():
-        if key in _WRITTEN:
-            continue
         block = schema["properties"].get(key)
+        if key == _WRITTEN or (key == "kind" and block is not None and "const" in block):
+            continue  # a kind of one value follows from the block's other keys
         kind = _recipe_kind(key) if block is None else _kind(block)
         default = (
             "*needed*"
@@ -150,7 +150,10 @@ def _section(title: str, model: type[BaseModel]) -> str:
 
 def _recipe_kind(key: str) -> str:
     """The blocks of a recipe lead to their own tables."""
-    network = f"[a network](#{_LINKS['TrainSpec']})"
+    network = (
+        f"network [to be trained](#{_LINKS['TrainSpec']}) or [with existing "
+        f"weights](#{_LINKS['ModelSpec']})"
+    )
     kinds = {
         "schema_version": "`1`",
         "name": "text",
@@ -158,7 +161,7 @@ def _recipe_kind(key: str) -> str:
         "ipc": "integer > 0",
         "method": "its name, version and keys",
         "teacher": f"{network} or null",
-        "observers": f"list of {network}",
+        "observers": f"list of: {network}",
         "generator": f"[to be trained](#{_LINKS['GeneratorTrainSpec']}), "
         f"[published](#{_LINKS['DiffusionSpec']}) or null",
         "evaluate": "list of [entries](#evaluate)",

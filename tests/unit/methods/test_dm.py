@@ -261,6 +261,16 @@ def test_batch_norm_is_a_fault() -> None:
     assert "use convnet2-w4-in" in fault
 
 
+@pytest.mark.parametrize(
+    ("arch", "other"),
+    [("alexnet-bn", "alexnet"), ("mobilenetv2", "convnet3"), ("resnet18-ap", "convnet3")],
+)
+def test_what_is_offered_in_place_of_batch_norm_exists(arch: str, other: str) -> None:
+    (fault,) = faults(Target(3, 1, 3, 32, 32), arch=arch)
+
+    assert fault.endswith(f"which {arch} has; use {other}")
+
+
 def test_more_images_than_a_class_holds_is_a_fault_of_real_starts_alone() -> None:
     target = Target(3, 5, 1, 8, 8)
 

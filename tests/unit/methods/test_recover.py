@@ -572,6 +572,15 @@ def test_files_of_something_else_are_refused(tmp_path: Path, change: str, messag
         synthesize(edc(taps=taps, statistics={"files": files}), bench)
 
 
+def test_a_step_that_leaves_everything_out_moves_nothing() -> None:
+    nothing = {"ce": 0.0, "flatness": {"weight": 0.0}}
+    none = {"taps": {"bn": False, "patch_side": 2}, "match": {"drop_rate": 0.9999}}
+
+    still = synthesize(edc(**none, losses=nothing, iterations=2), small_bench())
+
+    assert torch.equal(still, synthesize(edc(iterations=0), small_bench()))
+
+
 def test_an_observer_without_a_tapped_layer_is_refused() -> None:
     bench = RecoverBench(tiny_data(), archs=("convnet2-w4",))
 

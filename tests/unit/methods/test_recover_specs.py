@@ -153,6 +153,7 @@ def test_a_possible_method_has_no_refusal() -> None:
         ({"taps": {"bn": False, "conv": False}}, "taps names no layer"),
         ({"observers": [1]}, "observers names 1, but there are 1, counted from 0"),
         ({"observers": [0], "statistics": {"files": ["a", "b"]}}, "names 2 files for 1 observers"),
+        ({"statistics": {"files": ["a", "b"]}}, "names 2 files for 1 observers"),
         ({"taps": {"bn": True, "conv": False}}, "observer-0 .convnet2-w8. has no batch norm"),
         (
             {
@@ -175,6 +176,17 @@ def test_what_the_data_or_the_observers_make_impossible_is_said(
 
     assert len(found) in (1, 10)  # ten classes
     assert re.search(message, found[0])
+
+
+def test_a_single_image_per_class_cannot_be_spread() -> None:
+    alone = {"ce": 0.0, "stat": 0.0, "densify": {"weight": 1.0}}
+    one, two = (Target(10, ipc, 1, 8, 8) for ipc in (1, 2))
+
+    (sentence,) = EDC.model_validate({"losses": alone}).check(one, COUNTS)
+
+    assert "losses.densify spreads the images of a class, of which there is one" in sentence
+    assert not list(EDC.model_validate({"losses": alone}).check(two, COUNTS))
+    assert not list(EDC.model_validate({"losses": {**alone, "ce": 1.0}}).check(one, COUNTS))
 
 
 def test_terms_of_weight_0_make_no_demands() -> None:

@@ -96,6 +96,18 @@ def test_classic_check_05_no_hole_covers_more_than_a_quarter() -> None:
     assert kept.max() == 1 - 9 / 144  # a corner as centre: 3 x 3 of the 6 x 6 hole lie inside
 
 
+@pytest.mark.parametrize("family", ["scale", "rotate"])
+@pytest.mark.parametrize("siamese", [True, False])
+def test_positions_are_not_rounded_by_half_precision(family: str, siamese: bool) -> None:
+    x = images(2, 32, 32)
+    params = draw_dsa(family, x.shape, generator(2), images=1 if siamese else 2)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = apply_dsa(x, params)
+
+    assert torch.equal(seen, apply_dsa(x, params))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("siamese", [True, False])
 def test_classic_check_06_gradients_agree_with_finite_differences(

@@ -96,7 +96,7 @@ def test_a_temperature_of_zero_is_refused():
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_rded_a7_the_gradient_of_kl_at_a_high_temperature_is_the_centred_difference(scaled):
+def test_a7_07_the_gradient_of_kl_at_a_high_temperature_is_the_centred_difference(scaled):
     ours = LOGITS.double().clone().requires_grad_()
     theirs = LOGITS.double().flip(0) * 2
     temperature = 1e4

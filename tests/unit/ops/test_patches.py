@@ -156,7 +156,7 @@ def test_more_crops_than_there_are_and_losses_without_value_are_refused() -> Non
     ("side", "factor", "parts"),
     [(8, 2, [4, 4]), (7, 2, [4, 3]), (32, 3, [11, 11, 10]), (5, 1, [5])],
 )
-def test_a7_04_parts_add_up_and_the_first_are_longer(
+def test_a7_05_parts_add_up_and_the_first_are_longer(
     side: int, factor: int, parts: list[int]
 ) -> None:
     assert spans(side, factor) == parts
@@ -167,7 +167,7 @@ def test_a_side_has_no_more_parts_than_pixels() -> None:
         spans(2, 3)
 
 
-def test_a7_04_tiles_leave_no_gap_where_the_side_does_not_divide() -> None:
+def test_a7_05_tiles_leave_no_gap_where_the_side_does_not_divide() -> None:
     patches = torch.arange(1.0, 10.0).view(1, 9, 1, 1, 1).expand(1, 9, 1, 2, 3)
 
     collage = tile(patches, (8, 10))[0, 0]
@@ -196,7 +196,7 @@ def test_patches_must_fill_a_square() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 3])
-def test_a7_05_shuffling_permutes_the_pixels_of_each_image(factor: int) -> None:
+def test_a7_06_shuffling_permutes_the_pixels_of_each_image(factor: int) -> None:
     images = torch.rand(4, 3, 7, 8, generator=seeded())
 
     shuffled = shuffle_patches(images, factor, generator=seeded(1))
@@ -205,7 +205,7 @@ def test_a7_05_shuffling_permutes_the_pixels_of_each_image(factor: int) -> None:
     assert torch.equal(shuffled.flatten(2).sort(dim=2).values, images.flatten(2).sort(dim=2).values)
 
 
-def test_a7_05_shuffling_moves_whole_parts() -> None:
+def test_a7_06_shuffling_moves_whole_parts() -> None:
     parts = torch.arange(4.0).view(1, 1, 2, 2)
     images = parts.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).expand(200, 1, 8, 8)
 
@@ -217,7 +217,7 @@ def test_a7_05_shuffling_moves_whole_parts() -> None:
     assert torch.equal(shuffled, corners)
 
 
-def test_a7_05_one_part_is_the_image_itself_and_draws_nothing() -> None:
+def test_a7_06_one_part_is_the_image_itself_and_draws_nothing() -> None:
     images, generator = torch.rand(2, 3, 8, 8), seeded()
     before = generator.get_state()
 

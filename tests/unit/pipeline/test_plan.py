@@ -64,6 +64,22 @@ def test_the_flagship_is_planned_without_data_or_network(tmp_path, monkeypatch):
     assert made.bytes_images == pytest.approx(50_000 * 89e3 * 256**2 / 224**2, rel=1e-6)
 
 
+@pytest.mark.parametrize("stem", ["bacon_cifar10_1", "idm_digits_1"])
+def test_a_recipe_without_networks_is_planned(stem, tmp_path, monkeypatch):
+    made = plan_of(stem, tmp_path, monkeypatch)
+
+    (models,) = (stage for stage in made.stages if stage.name == "models")
+    assert models.parts == ()
+    assert models.basis == "start-up of a process"
+
+
+def test_batches_that_start_from_another_build_are_units_of_their_own(tmp_path, monkeypatch):
+    made = plan_of("edc_in1k_10", tmp_path, monkeypatch)
+
+    assert (made.images, made.units) == (10_000, 125)  # batches of 80 images
+    assert made.disk > 10_000 * 3 * 224 * 224 * 4
+
+
 def test_every_device_says_where_its_speed_is_from(tmp_path, monkeypatch):
     made = plan_of("dsco_in1k_700", tmp_path, monkeypatch)
 

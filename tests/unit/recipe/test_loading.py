@@ -38,6 +38,15 @@ def faults(path: Path) -> str:
     return str(caught.value)
 
 
+def test_an_unknown_network_of_a_queue_is_told_with_its_line(write):
+    text = GOOD.replace("name: random, version: 1", "name: idm, queue: {arch: nonsense}")
+
+    told = faults(write(text))
+
+    assert "made_up.yaml:5: method.queue.arch" in told
+    assert "nonsense" in told
+
+
 def test_a_good_recipe_is_read(write):
     recipe = load_recipe(write(GOOD))
 
