@@ -76,7 +76,7 @@ def main(pages: Sequence[str]) -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for mutation, verdict in zip(chosen, pool.map(_verdict, chosen), strict=True):
             missed += verdict != "red"
-            line = mutation.becomes.splitlines()[0].strip()
+            line = (mutation.becomes.strip() or "nothing").splitlines()[0]
             sys.stdout.write(f"{mutation.page} {mutation.check}: {verdict}: {line}\n")
             sys.stdout.flush()
     sys.stdout.write(f"{len(chosen) - missed} of {len(chosen)} were noticed\n")
