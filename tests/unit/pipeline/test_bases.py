@@ -21,6 +21,7 @@ def upper(folder: Path, ipc: int) -> Link:
     (folder / "recipes").mkdir()
     (folder / "recipes/upper.yaml").write_text(text, encoding="utf-8")
     shutil.copy(RECIPES / "idm_digits_1.yaml", folder / "recipes")
+    (folder / "recipes/index.yaml").write_text("recipes: []\n", encoding="utf-8")
     (folder / "distillhub.toml").write_text("", encoding="utf-8")
     return link(folder / "recipes/upper.yaml")
 
