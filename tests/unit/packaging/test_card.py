@@ -161,6 +161,19 @@ def card_of(report: EvalReport, tmp_path: Path, **changes: Any) -> str:
     return (tmp_path / "set" / "README.md").read_text()
 
 
+def test_what_storing_labels_costs_is_told(tmp_path: Path):
+    made = sample.report()
+    costs = {"1": 0.0012, "4": 0.0003, "20": 0.00001}
+    labels = made.labels.model_copy(update={"codec_kl": costs, "codec_mse": 0.25})
+
+    text = card_of(made.model_copy(update={"labels": labels}), tmp_path)
+
+    assert (
+        "Storing them costs 0.0012 nats (KL) at temperature 1, 0.0003 nats (KL) at temperature 4 "
+        "and 1e-05 nats (KL) at temperature 20. The mean squared error of a logit is 0.25."
+    ) in text
+
+
 def test_missing_arms_are_named_in_a_warning(tmp_path: Path):
     arms = {"syn_soft": 0.8, "rnd_soft": 0.7}
 
