@@ -20,6 +20,7 @@ KINDS = {
     "models": "trained networks that recipes share",
     "sweeps": "the variants of `distillhub sweep`, their datasets included",
     "workspace": "builds outside of a project, their datasets included",
+    "reproduce": "what `distillhub reproduce` made again, its datasets included",
 }
 """Folders of the scratch space, in the order in which they are least missed."""
 DEFAULT = ("work", "resources", "models")

@@ -22,7 +22,7 @@ CLASSES_SHOWN = 20
 @contextmanager
 def at_hand(word: str) -> Iterator[Path]:
     """The folder of a set: a folder, a finished build, or a published version that is fetched."""
-    if "/" in word and not Path(word).expanduser().exists() and is_address(word):
+    if is_address(word):
         from distillhub.hub.opening import fetched
 
         with fetched(word) as folder:

@@ -19,7 +19,7 @@ State = Literal["good", "note", "bad"]
 LEAST_DISK = 5e9
 """Bytes below which a build may not fit."""
 LEAST_MEMORY = 4e9
-TELLING = ("torch", "torchvision", "timm", "datasets", "huggingface_hub", "pyarrow", "dvc")
+TELLING = ("torch", "torchvision", "timm", "datasets", "huggingface_hub", "pyarrow")
 
 
 class Finding(NamedTuple):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from distillhub.errors import UsageError
 from distillhub_cli.output import output
 from distillhub_cli.places import complete_set, dataset, dataset_folder, shown, workplace
 from distillhub_cli.scores import print_comparisons
@@ -64,6 +65,8 @@ def evaluate(
 
     if card:
         check_recardable(dataset_folder(where))
+    if out is not None and out.is_dir():
+        raise UsageError("is a folder", where=f"--out {out}", mend="name a JSON file")
     place = workplace()
     printer = output()
     with printer.reporter() as reporter:

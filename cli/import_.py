@@ -77,8 +77,18 @@ def import_(
         ),
     ] = None,
     license_: Annotated[
-        str, typer.Option("--license", help="Of the set, as the Hub spells it.")
+        str,
+        typer.Option(
+            "--license",
+            help="Of the set, as the Hub spells it; other needs --license-name and --license-link.",
+        ),
     ] = "unknown",
+    license_name: Annotated[
+        str | None, typer.Option(help="Of a license that the Hub has no word for.")
+    ] = None,
+    license_link: Annotated[
+        str | None, typer.Option(help="Where that license can be read.")
+    ] = None,
     source_license: Annotated[
         str | None, typer.Option(help="Of the real images; default: unknown.")
     ] = None,
@@ -106,7 +116,9 @@ def import_(
     if kind == "fkd" and (labels is None or not labels.is_dir()):
         raise UsageError("--kind fkd needs the folder of the batches", mend="add --labels DIR")
     if labels is not None and not labels.exists():
-        raise UsageError("no such file or folder", where=f"--labels {labels}")
+        raise UsageError(
+            "no such file or folder", where=f"--labels {labels}", mend="check the path"
+        )
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
         raise UsageError(f"'{version}' is no version", where="--version", mend="such as 1.0.0")
     wishes = Wishes(
@@ -125,6 +137,8 @@ def import_(
     try:
         card = CardSpec(
             license=license_,
+            license_name=license_name,
+            license_link=license_link,
             source_license=source_license,
             redistributable=redistributable,
             authors=tuple(author or ()),
@@ -132,8 +146,18 @@ def import_(
         )
     except ValidationError as error:
         first = error.errors()[0]
-        place = "".join(f"--{part}" for part in first["loc"][:1])
-        raise UsageError(first["msg"], where=place or "--license") from error
+        key = str(first["loc"][0]) if first["loc"] else "license"
+        if key == "license" and license_ == "other":
+            raise UsageError(
+                "license other needs a name and a link",
+                where="--license other",
+                mend="add --license-name and --license-link",
+            ) from error
+        raise UsageError(
+            first["msg"],
+            where={"authors": "--author", "notes": "--note"}.get(key, f"--{key.replace('_', '-')}"),
+            mend="give one line of text",
+        ) from error
     claims = Claims(
         card=card,
         name=name,
@@ -161,7 +185,9 @@ def _names(text: str | None) -> tuple[str, ...]:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise UsageError("is no text in UTF-8", where=f"--classes {text}") from error
+            raise UsageError(
+                "is no text in UTF-8", where=f"--classes {text}", mend="save it as UTF-8"
+            ) from error
         return tuple(line.strip() for line in lines if line.strip())
     return tuple(name.strip() for name in text.split(","))
 
@@ -176,7 +202,11 @@ def _numbers(text: str | None, where: str) -> tuple[float, ...]:
             f"'{text}' is no list of numbers", where=where, mend="such as 0.485,0.456,0.406"
         ) from error
     if not all(-1e6 < number < 1e6 for number in found):
-        raise UsageError(f"'{text}' is beyond what pixels can be", where=where)
+        raise UsageError(
+            f"'{text}' is beyond what pixels can be",
+            where=where,
+            mend="give what the arrays were normalized with",
+        )
     return found
 
 

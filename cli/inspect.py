@@ -16,7 +16,7 @@ def validate(
     recipes: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Recipe files, names or folders; default: all of the project.",
+            help="Recipe files, names or folders; default: all that `list recipes` shows.",
             autocompletion=complete_recipe,
         ),
     ] = None,
@@ -75,10 +75,16 @@ def schema(
 
     printer = output()
     if reference is not None:
-        update_file(reference)
+        try:
+            update_file(reference)
+        except (ValueError, FileNotFoundError) as error:
+            raise UsageError(
+                "is no page with a table of keys", where=str(reference), mend="name docs/recipes.md"
+            ) from error
         printer.say(f"wrote {shown(reference)}")
     text = json.dumps(json_schema(), indent=1, sort_keys=True) + "\n"
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
         printer.say(f"wrote {shown(out)}")
     if out is None and reference is None:

@@ -41,6 +41,9 @@ _STORAGE = {
     errno.EDQUOT: "the quota is used up",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "no permission",
+    errno.EISDIR: "is a folder, a file is wanted",
+    errno.ENOTDIR: "a file is in the way of a folder",
+    errno.EEXIST: "a file is in the way of a folder",
 }
 
 
@@ -62,7 +65,8 @@ class _Group(TyperGroup):
             wrapped = StorageError(
                 _STORAGE[error.errno],
                 where=str(error.filename or ""),
-                mend="make room or change the folder's mode, then run it again; work is kept",
+                mend="make room, change the folder's mode or name another path, then run it again; "
+                "work is kept",
             )
             output().error(wrapped)
             raise typer.Exit(wrapped.exit_code) from error

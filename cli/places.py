@@ -108,12 +108,20 @@ def dataset(word: str) -> str:
         return str(built[word])
     if HUB_ID.match(word) and not word.startswith("."):
         return word
+    if is_address(word):
+        name, _, revision = word.partition("@")
+        raise UsageError(
+            f"'{word}' names a published version",
+            where=word,
+            mend=f"distillhub fetch {word}; a command with --revision takes "
+            f"{name} --revision {revision}",
+        )
     raise UsageError(f"no dataset '{word}'", where=str(path.absolute()), mend=_nearest(word, built))
 
 
 def is_address(word: str) -> bool:
-    """Whether a word names a published set: `org/name`, `org/name@v1.0.0`."""
-    return ADDRESS.fullmatch(word) is not None
+    """Whether a word names a published set, and nothing here: `org/name`, `org/name@v1.0.0`."""
+    return ADDRESS.fullmatch(word) is not None and not Path(word).expanduser().exists()
 
 
 def dataset_folder(word: str) -> Path:
@@ -125,6 +133,10 @@ def dataset_folder(word: str) -> Path:
     place = Path(dataset(word))
     if place.is_dir():
         return place
+    if "/" not in word:
+        raise UsageError(
+            f"no dataset '{word}'", where=str(Path.cwd()), mend=_nearest(word, built_sets())
+        )
     raise UsageError(
         f"'{word}' is no folder here",
         where=str(Path.cwd()),

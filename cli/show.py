@@ -146,7 +146,7 @@ def verify(
     from distillhub.packaging.signing import verify_signature
     from distillhub.packaging.verify import verify as check
 
-    if "/" in where and not Path(where).expanduser().exists() and is_address(where):
+    if is_address(where):
         verify_published(where, full=full, key=key)
         return
     folder = dataset_folder(where)

@@ -60,14 +60,15 @@ def sweep(
     paths = [recipe_file(word) for word in recipes]
     chosen = dict(parse_setting(text) for text in settings or ())
     alone = dict(parse_setting(text, "--vary") for text in vary or ())
+    title = _section(name, paths)
     printer = output()
     if dry_run:
         variants = plan_sweep(paths, project.state, seeds=seeds, settings=chosen, alone=alone)
         for variant in variants:
             printer.say(shown(variant.path))
-        printer.say(f"{len(variants)} variants are valid; nothing was built")
+        count = f"{len(variants)} variant{'s are' if len(variants) > 1 else ' is'}"
+        printer.say(f"{count} valid; nothing was built")
         return
-    title = _section(name, paths)
     with printer.reporter() as reporter:
         table = run_sweep(
             paths, project, seeds=seeds, settings=chosen, alone=alone, reporter=reporter

@@ -59,16 +59,6 @@ def by_class(target: Target) -> Iterator[Group]:
         yield Group(f"class-{label:04d}", slots)
 
 
-def by_block(target: Target, size: int) -> Iterator[Group]:
-    """Blocks of at most `size` slots across classes, slot number outermost.
-
-    Consecutive slots belong to different classes, so the statistics of a block see all of them.
-    """
-    slots = [Slot(c, n) for n in range(target.ipc) for c in range(target.num_classes)]
-    for block, start in enumerate(range(0, len(slots), size)):
-        yield Group(f"block-{block:04d}", tuple(slots[start : start + size]))
-
-
 def all_together(target: Target) -> Iterator[Group]:
     """A single group: for methods that couple all images."""
     slots = (Slot(c, n) for c in range(target.num_classes) for n in range(target.ipc))

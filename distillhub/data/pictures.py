@@ -25,7 +25,6 @@ CANNOT_DECODE = (
 )
 """What Pillow raises for bytes that are not a whole picture."""
 
-_GREY = ("1", "L", "LA", "La")
 _COLOR = ("RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 

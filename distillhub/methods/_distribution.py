@@ -94,6 +94,11 @@ class QueueMatching(Method):
         return (self.queue.arch,)
 
     @property
+    def spread(self) -> bool:
+        """Whether the distance asks for the deviation of the real features."""
+        return False
+
+    @property
     def start_formation(self) -> int:
         """Real images per side of a stored image at the start."""
         return self.formation
@@ -158,7 +163,7 @@ class QueueMatching(Method):
         if sum(counts) < self.queue.batch:
             yield f"queue.batch is {self.queue.batch} but there are {sum(counts)} training images"
         for label, count in enumerate(counts):
-            if count < 2:
+            if self.spread and count < 2:
                 yield f"class {label} has {count} training image; a deviation needs two"
 
     def cost(self, target: Target, counts: Sequence[int]) -> Cost:
@@ -248,7 +253,7 @@ class QueueMatching(Method):
             own = torch.split(embedded, sizes[these])
             for features, label in zip(own, labels[these], strict=True):
                 kept = _easiest(net, features, label) if single else features
-                found.append(moments(kept[None]))
+                found.append(moments(kept[None], spread=self.spread))
         return Moments(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def _match(

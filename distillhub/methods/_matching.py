@@ -109,7 +109,8 @@ def refuse_divergence(losses: Tensor, step: int, units: Sequence[WorkUnit], mend
     if not bool(finite.all()):
         worst = int((~finite).nonzero()[0])
         raise DivergedError(
-            f"the matching loss is {losses[worst].item()} at step {step}",
+            f"the loss or its gradient is not finite: loss is {losses[worst].item()} at step "
+            f"{step}",
             where=f"synthesize {units[worst].name}",
             mend=mend,
         )

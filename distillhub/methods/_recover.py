@@ -36,7 +36,7 @@ from distillhub.methods._recover_batches import (
 )
 from distillhub.methods._recover_losses import Step, Watch, loss_terms
 from distillhub.methods._recover_match import Matching, Running
-from distillhub.methods._recover_observers import Observer, guiding, passes, unfit
+from distillhub.methods._recover_observers import Observer, guiding, shared_out, unfit
 from distillhub.methods._recover_specs import (
     BatchSpec,
     Guides,
@@ -274,16 +274,16 @@ class Recover(Method):
         if self._matched and (self.taps.conv or self.match.alpha < 1) and not self.statistics.files:
             size = self.statistics.batch
             part = CostPart("statistics", -(-sum(counts) // size), size, shared=True)
-            parts += passes(part, self.observers)
+            parts += shared_out(part, self.observers)
         if (scored := self.init.scored(counts)) > 0:
             part = CostPart("start", -(-scored // LOOK), LOOK, shared=True)
-            parts += passes(part, self.observers)
+            parts += shared_out(part, self.observers)
         if steps:
             part = CostPart("steps", steps, each, backward=True)
-            parts += passes(part, self.observers, turns=True)
+            parts += shared_out(part, self.observers, turns=True)
         if steps and self.losses.flatness.weight:
             part = CostPart("flatness", steps, each)
-            parts += passes(part, self.observers, turns=True)
+            parts += shared_out(part, self.observers, turns=True)
         return Cost(steps, parts=tuple(parts))
 
     def _roles(self, bench: Workbench) -> list[str]:

@@ -14,7 +14,7 @@ the authors' code; the running statistics are those of G-VBSM (CVPR 2024).
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import torch
@@ -62,7 +62,9 @@ class Matching:
             device: Where the batch is.
         """
         self.taps = statistics.taps
-        self.convs = tuple(path for path, kind in _kinds(statistics) if kind == "conv")
+        self.convs = tuple(
+            path for path, layer in statistics.layers.items() if layer.kind == "conv"
+        )
         layers = statistics.layers.values()
         self._widths = {
             path: [len(part) for part in _parts(layer.overall)]
@@ -213,11 +215,6 @@ class Running:
         value, known = state.get(f"{name}/value"), state.get(f"{name}/known")
         if isinstance(value, Tensor) and isinstance(known, Tensor):
             self._value, self._known = value.to(device), known.to(device)
-
-
-def _kinds(statistics: ObserverStatistics) -> Iterator[tuple[str, str]]:
-    for path, layer in statistics.layers.items():
-        yield path, layer.kind
 
 
 def _parts(moments: FeatureMoments) -> list[Tensor]:

@@ -118,7 +118,7 @@ def unfit(
                 yield _nothing(f"observer-{number}", archs[number], taps)
 
 
-def passes(
+def shared_out(
     part: CostPart, chosen: Literal["all"] | Sequence[int], *, turns: bool = False
 ) -> list[CostPart]:
     """Work of the guiding observers, for `Method.cost`.

@@ -43,6 +43,11 @@ class BACON(QueueMatching):
         code="https://github.com/zhouzhengqd/BACON",
     )
 
+    @property
+    def spread(self) -> bool:
+        """Whether the distance asks for the deviation of the real features."""
+        return self.loss == "bayesian"
+
     def distance(self, real: Moments, synthetic: Tensor) -> Tensor:
         """The Bayesian loss per class."""
         if self.loss == "squared":

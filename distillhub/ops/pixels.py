@@ -40,18 +40,6 @@ def denormalize(x: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequenc
     return x * _per_channel(std, x) + _per_channel(mean, x)
 
 
-def clip_normalized(
-    x: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
-) -> Tensor:
-    """The nearest point whose pixels lie in [0, 1] once denormalised.
-
-    Raises:
-        ValueError: If the number of channels differs.
-    """
-    center, scale = _per_channel(mean, x), _per_channel(std, x)
-    return torch.minimum(torch.maximum(x, -center / scale), (1 - center) / scale)
-
-
 def resize(
     images: Tensor,
     size: int | tuple[int, int],

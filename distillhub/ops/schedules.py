@@ -1,8 +1,6 @@
 """Learning-rate schedules: factors of the base rate by step (or epoch), counted from 0."""
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
 
 SETTLED = 0.02
 """Change of the loss, and its share of the loss, up to which `settled` holds."""
@@ -41,17 +39,6 @@ def warmup(step: int, steps: int, *, start: float = 0.0) -> float:
     if step >= steps:
         return 1.0
     return start + (1 - start) * (step + 1) / steps
-
-
-def stepwise(step: int, milestones: Sequence[int], *, factor: float) -> float:
-    """Multiply by `factor` at every milestone reached: milestone m counts from step m on.
-
-    Raises:
-        ValueError: If the milestones do not rise.
-    """
-    if any(b <= a for a, b in pairwise(milestones)):
-        raise ValueError(f"milestones {tuple(milestones)} do not rise")
-    return float(factor ** sum(step >= milestone for milestone in milestones))
 
 
 def linear(step: int, total: int, *, end: float = 0.0) -> float:

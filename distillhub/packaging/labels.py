@@ -16,8 +16,6 @@ WHOLE_VIEW = 4
 """Numbers of a crop or a box."""
 ENDS = 2
 """Numbers of a range, or of a rest."""
-ROWS_NAMED = 10
-"""Rows that a fault names one by one."""
 
 
 class Finding(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 from distillhub.digests import fingerprint
 from distillhub.errors import RecipeError, UsageError
 from distillhub.evaluation import protocols
-from distillhub.pipeline.bases import Link, chain
+from distillhub.pipeline.bases import WORKSPACE, Link, chain
 from distillhub.pipeline.dvcfile import make_workspace, reproduce, write_index
 from distillhub.pipeline.files import inheritable_lock, storage_errors, write_text
 from distillhub.pipeline.project import LOCAL, Project, indexed
@@ -19,8 +19,6 @@ from distillhub.pipeline.stages import folder_digest, run_stage, work_digest
 from distillhub.pipeline.versions import STAGES, WRITES
 from distillhub.recipe.loading import load_recipe, load_resolved
 from distillhub.recipe.schema import ResolvedRecipe
-
-WORKSPACE = Path(".distillhub") / "workspace"
 
 
 def build(
@@ -168,7 +166,7 @@ def _place(
             where=str(recipe),
             mend="`distillhub init --project` makes a project",
         )
-    space = make_workspace((workspace or state / "workspace").resolve(), state)
+    space = make_workspace((workspace or state / WORKSPACE).resolve(), state)
     _bring(recipe, space, replace=replace)
     _bring_sources(recipe, home, space)
     return space

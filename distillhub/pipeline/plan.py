@@ -319,10 +319,7 @@ def bytes_per_view(spec: RelabelSpec, num_classes: int) -> float:
     The factors are those of benchmarks/results/labels.md: float16 logits shrink to 0.92, uint8
     logits with their range to 0.88, class numbers to a half, crops to 3 bytes.
     """
-    kept = {"auto": num_classes if num_classes <= 200 else 50, "all": num_classes}.get(
-        str(spec.top_k)
-    )
-    kept = kept if kept is not None else int(spec.top_k)
+    kept = spec.kept(num_classes)
     narrow = spec.codec == "uint8" or (spec.codec == "auto" and spec.views is not None)
     size = 0.88 * (kept + 4) if narrow else 0.92 * 2 * kept
     size += kept + 4 if kept < num_classes else 0

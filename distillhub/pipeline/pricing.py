@@ -20,6 +20,7 @@ from distillhub.pipeline.store import COMPLETE
 from distillhub.pipeline.versions import CODE
 from distillhub.recipe.schema import ResolvedRecipe
 from distillhub.records.report import PlannedRun
+from distillhub.spec import Spec
 
 DECODE, ENCODE = 622e9 / 256**2, 273e9 / 256**2
 """FLOPs per pixel of the autoencoder of Stable Diffusion, counted at 256 pixels."""
@@ -109,10 +110,10 @@ class Pricing(NamedTuple):
         elif generator is not None:
             yield from self._generator(generator)
 
-    def _kept(self, spec: object) -> bool:
+    def _kept(self, spec: Spec) -> bool:
         """Whether the store has a network: trained before, for this or another recipe."""
         key = fingerprint(
-            spec.model_dump(mode="json"),  # type: ignore[attr-defined]
+            spec.model_dump(mode="json"),
             training_key(self.recipe.dataset),
             CODE["models"],
         )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from distillhub.errors import UsageError
 from distillhub.pipeline.files import storage_errors, write_text
 from distillhub.pipeline.sweep import Figure, Kind, Row, SweepTable
 
@@ -39,7 +40,7 @@ def write_results(page: Path, name: str, command: str, table: SweepTable) -> Pat
     Args:
         page: The Markdown file; made where it is absent.
         name: Of the section; one word.
-        command: What wrote it, as typed.
+        command: What wrote it, as typed but for `--out`.
         table: The figures.
 
     Returns:
@@ -49,6 +50,10 @@ def write_results(page: Path, name: str, command: str, table: SweepTable) -> Pat
     begin, end = f"<!-- sweep {name} -->", f"<!-- end of sweep {name} -->"
     marked = f"{begin}\n{section}{end}\n"
     text = page.read_text(encoding="utf-8") if page.exists() else _TITLE
+    if begin in text and end not in text:
+        raise UsageError(
+            f"section {name} has no end mark", where=str(page), mend=f"put {end} behind it"
+        )
     found = re.search(re.escape(begin) + ".*?" + re.escape(end) + "\n", text, re.DOTALL)
     text = (
         text[: found.start()] + marked + text[found.end() :]

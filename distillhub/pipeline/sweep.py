@@ -337,11 +337,11 @@ def _rounded(values: Sequence[int]) -> int | None:
 
 
 def _synthesis_seconds(folder: Path) -> float:
-    return float(_stats(folder).get("wall_seconds", math.nan))
+    return float(_stats(folder)["wall_seconds"])
 
 
 def _device(folder: Path) -> str:
-    return str(_stats(folder).get("device", ""))
+    return str(_stats(folder)["device"])
 
 
 def _stats(folder: Path) -> dict[str, float | str]:

@@ -19,9 +19,6 @@ from distillhub.spec import Spec
 
 BATCH = 128
 """Views shown to the networks at a time; fixed, since it changes the last bits of the logits."""
-ALL_UP_TO = 200
-"""Most classes whose logits are all kept by `top_k: auto`."""
-AUTO_TOP_K = 50
 PILOT_IMAGES = 256
 PILOT_VIEWS = 2
 HOPELESS = 1.25
@@ -259,10 +256,7 @@ def _plan(spec: RelabelSpec, desk: _Desk, most: int, budget: float) -> _Plan:
     sample = torch.stack(
         [desk.logits(rows, torch.full_like(rows, desk.entry(0, view))) for view in range(count)], 1
     )
-    classes = sample.shape[2]
-    automatic = classes if classes <= ALL_UP_TO else AUTO_TOP_K
-    top_k = {"auto": automatic, "all": classes}.get(str(spec.top_k), spec.top_k)
-    kept = min(int(top_k), classes)
+    kept = spec.kept(sample.shape[2])
 
     views = None
     if desk.views is not None:

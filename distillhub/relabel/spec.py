@@ -7,6 +7,10 @@ from pydantic import Field, model_validator
 
 from distillhub.spec import Fraction, GrownSpec
 
+ALL_UP_TO = 200
+"""Most classes whose logits are all kept by `top_k: auto`."""
+AUTO_TOP_K = 50
+
 
 class ViewSpec(GrownSpec):
     """Which augmented looks at an image the teacher sees and the student replays."""
@@ -58,6 +62,12 @@ class RelabelSpec(GrownSpec):
     budget: float = Field(default=1.0, gt=0)
     """Bytes of labels and views allowed, as a multiple of the image bytes."""
     seed: int = Field(default=0, ge=0)
+
+    def kept(self, classes: int) -> int:
+        """Classes stored per label."""
+        if isinstance(self.top_k, int):
+            return min(self.top_k, classes)
+        return classes if self.top_k == "all" or classes <= ALL_UP_TO else AUTO_TOP_K
 
     @model_validator(mode="after")
     def _observers_once(self) -> "RelabelSpec":

@@ -120,3 +120,32 @@ def test_completion_can_be_shown(run, monkeypatch, shell):
 
     assert result.exit_code == 0
     assert "distillhub" in result.stdout or "COMPLETE" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("schema", "--out", "folder"), 4, "is a folder, a file is wanted"),
+        (("schema", "--reference", "nowhere.md"), 2, "is no page with a table of keys"),
+        (("schema", "--reference", "plain.md"), 2, "name docs/recipes.md"),
+        (("init", "--project", "plain.md"), 4, "a file is in the way of a folder"),
+        (("keygen", "plain.md/x"), 4, "a file is in the way of a folder"),
+        (("evaluate", "folder", "--out", "folder"), 2, "name a JSON file"),
+        (("import", "folder", "--out", "x", "--license", "other"), 2, "--license-name"),
+        (("import", "folder", "--out", "x", "--license", "mit", "--author", ""), 2, "--author"),
+    ],
+)
+def test_a_path_or_word_that_cannot_be_is_one_message(run, tmp_path, words, code, said):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "plain.md").write_text("nothing", encoding="utf-8")
+
+    result = run(*words)
+
+    text = " ".join((result.stdout + result.stderr).split())
+    assert (result.exit_code, said in text) == (code, True), text
+    assert "mend:" in text
+
+
+def test_a_schema_goes_into_a_new_folder(run, tmp_path):
+    assert run("schema", "--out", "new/folder/x.json").exit_code == 0
+    assert (tmp_path / "new/folder/x.json").exists()

@@ -82,3 +82,28 @@ def test_completion_knows_recipes_and_builds(run, project):
 
     assert places.complete_recipe("ti") == ["tiny"]
     assert places.complete_set("ti") == ["tiny"]
+
+
+def test_a_misspelt_build_offers_the_nearest_where_files_are_needed(run, project):
+    (project / "artifacts" / "tiny" / "dataset").mkdir(parents=True)
+
+    with pytest.raises(UsageError, match="did you mean 'tiny'"):
+        places.dataset_folder("tinny")
+
+
+def test_a_set_of_the_hub_is_to_be_downloaded_where_files_are_needed(run, project):
+    with pytest.raises(UsageError, match="hf download --repo-type dataset org/set"):
+        places.dataset_folder("org/set")
+
+
+def test_a_published_version_is_to_be_fetched(run):
+    with pytest.raises(UsageError, match=r"distillhub fetch org/set@v1\.0\.0") as refusal:
+        places.dataset("org/set@v1.0.0")
+
+    assert "org/set --revision v1.0.0" in str(refusal.value)
+
+
+def test_a_folder_of_the_same_name_is_no_address(run, project):
+    assert places.is_address("org/set")
+    (project / "org/set").mkdir(parents=True)
+    assert not places.is_address("org/set")

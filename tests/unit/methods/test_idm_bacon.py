@@ -318,7 +318,7 @@ def test_real_images_of_all_classes_pass_at_once_where_they_fit(
     data, net = bench.data, bench.network("teacher")
     monkeypatch.setattr(_matching, "CPU_PIXELS", images * SIDE * SIDE)
 
-    found, sizes = real_moments(idm(), bench)
+    found, sizes = real_moments(bayes(), bench)
 
     assert sizes == passes
     for label in range(3):
@@ -338,9 +338,9 @@ def test_a_single_whole_image_keeps_only_the_easiest_real_ones(
     counts: list[int] = []
     normal = _distribution.moments
 
-    def watched(features: Tensor) -> object:
+    def watched(features: Tensor, *, spread: bool) -> object:
         counts.append(features.shape[1])
-        return normal(features)
+        return normal(features, spread=spread)
 
     monkeypatch.setattr(_distribution, "moments", watched)
     synthesize(idm(iterations=1, formation=1), bench, ipc=1)
@@ -491,7 +491,6 @@ def test_a_diverging_loss_names_step_and_unit(bench: TinyBench) -> None:
         ({}, Target(2, 1, 1, 9, 8), (8, 8), "cannot be cut into 2 x 2"),
         ({"batch_real": 9}, Target(2, 1, 1, 8, 8), (20, 8), "class 1 has 8 images"),
         ({}, Target(2, 1, 1, 8, 8), (2, 2), "queue.batch is 6"),
-        ({"batch_real": "all"}, Target(2, 1, 1, 8, 8), (9, 1), "a deviation needs two"),
         ({"queue": {"arch": "convnet2-w4-bn", "batch": 4}}, Target(2, 1, 1, 8, 8), (9, 9), "-in"),
         ({"queue": {"arch": "convnet5", "batch": 4}}, Target(2, 1, 1, 8, 8), (9, 9), "8"),
     ],
@@ -502,13 +501,26 @@ def test_what_cannot_be_done_is_said_before_it_is_begun(settings, target, counts
     assert [fault for fault in faults if said in fault]
 
 
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [(idm(), 0), (bayes(loss="squared"), 0), (bayes(), 1), (bayes(likelihood="samples"), 1)],
+)
+def test_only_a_loss_with_a_deviation_needs_two_images_of_a_class(method, told) -> None:
+    method = method.model_copy(update={"batch_real": "all"})
+
+    faults = list(method.check(Target(2, 1, 1, 8, 8), (9, 1)))
+
+    assert len(faults) == told
+    assert all("class 1 has 1 training image; a deviation needs two" in one for one in faults)
+
+
 def test_whole_classes_are_taken_when_asked_for(bench: TinyBench, monkeypatch) -> None:
     sizes: list[int] = []
     normal = _distribution.moments
 
-    def watched(features: Tensor) -> object:
+    def watched(features: Tensor, *, spread: bool) -> object:
         sizes.append(features.shape[1])
-        return normal(features)
+        return normal(features, spread=spread)
 
     monkeypatch.setattr(_distribution, "moments", watched)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from distillhub.ops.pixels import clip_normalized, denormalize, normalize, resize
+from distillhub.ops.pixels import denormalize, normalize, resize
 
 MEAN, STD = (0.5, 0.25, 0.0), (0.5, 0.25, 1.0)
 
@@ -20,20 +20,6 @@ def test_denormalize_undoes_normalize():
     images = random_images()
 
     torch.testing.assert_close(denormalize(normalize(images, MEAN, STD), MEAN, STD), images)
-
-
-def test_clipping_leaves_valid_pixels_alone():
-    x = normalize(random_images(), MEAN, STD)
-
-    assert torch.equal(clip_normalized(x, MEAN, STD), x)
-
-
-def test_clipping_is_a_clamp_in_the_cube():
-    images = 3 * random_images() - 1
-
-    clipped = denormalize(clip_normalized(normalize(images, MEAN, STD), MEAN, STD), MEAN, STD)
-
-    torch.testing.assert_close(clipped, images.clamp(0, 1))
 
 
 def test_the_wrong_number_of_channels_is_refused():

@@ -7,7 +7,6 @@ from distillhub.ops.schedules import (
     linear,
     settled,
     ssrs,
-    stepwise,
     warmup,
     warmup_cosine,
 )
@@ -38,17 +37,6 @@ def test_a_warmup_can_start_above_zero():
 
 def test_no_warmup_is_one_at_once():
     assert warmup(0, 0) == 1
-
-
-def test_steps_multiply_from_the_milestone_on():
-    factors = [stepwise(step, (2, 4), factor=0.1) for step in range(6)]
-
-    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-
-
-def test_milestones_must_rise():
-    with pytest.raises(ValueError, match="do not rise"):
-        stepwise(0, (4, 2), factor=0.1)
 
 
 def test_linear_meets_its_ends():

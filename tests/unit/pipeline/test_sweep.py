@@ -410,3 +410,15 @@ def test_the_figures_are_beside_the_page_as_json(tmp_path):
     path = write_results(tmp_path / "results.md", "one", "x", table(row(0.1, None)))
 
     assert json.loads(path.read_text())["rows"][0]["figures"]["top1.syn_hard"]["value"] == 0.1
+
+
+def test_a_section_without_its_end_mark_is_refused(tmp_path):
+    page = tmp_path / "results.md"
+    write_results(page, "one", "x", table(row(0.1, None)))
+    lost = page.read_text().replace("<!-- end of sweep one -->", "")
+    page.write_text(lost)
+
+    with pytest.raises(UsageError, match="section one has no end mark"):
+        write_results(page, "one", "x", table(row(0.2, None)))
+
+    assert page.read_text() == lost
