@@ -141,4 +141,6 @@ def _toml(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not valid TOML: {error}", where=str(path)) from error
+        raise UsageError(
+            f"not valid TOML: {error}", where=str(path), mend="mend the file, or remove it"
+        ) from error

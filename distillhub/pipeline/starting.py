@@ -115,7 +115,11 @@ def starting_recipe(
             mend=f"{nearest(method, _METHODS)}; or copy one of `distillhub list recipes`",
         )
     if method not in methods.names():
-        raise UsageError(f"method '{method}' is not installed", where="--method")
+        raise UsageError(
+            f"method '{method}' is not installed",
+            where="--method",
+            mend=nearest(method, methods.names()),
+        )
     folder = _folder(data, home)
     found = describe(folder)
     recipes = home.recipes if home is not None else Path.cwd()

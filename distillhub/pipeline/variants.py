@@ -54,7 +54,9 @@ def parse_setting(text: str, option: str = "--set") -> tuple[str, list[object]]:
         content = YAML(typ="safe", pure=True).load(f"[{values}]")
     except YAMLError as error:
         raise UsageError(
-            f"'{values}' cannot be read: {str(error).splitlines()[0]}", where=f"{option} {key}"
+            f"'{values}' cannot be read: {str(error).splitlines()[0]}",
+            where=f"{option} {key}",
+            mend="write values as in a recipe, with commas between them",
         ) from error
     return key.strip(), list(content)
 

@@ -99,7 +99,11 @@ def read_foreign(source: str, wishes: Wishes) -> Foreign:
             mend=f"use it as it is: distillhub show {source}",
         )
     if bool(wishes.mean) != bool(wishes.std):
-        raise UsageError("mean and standard deviation go together", where="--mean, --std")
+        raise UsageError(
+            "mean and standard deviation go together",
+            where="--mean, --std",
+            mend="give both, or neither",
+        )
     kind = wishes.kind if wishes.kind != "auto" else kind_of(source)
     batches = label_files(wishes.labels) if wishes.labels and wishes.labels.is_dir() else ()
     if kind in ("pt", "npz"):
@@ -123,7 +127,11 @@ def read_foreign(source: str, wishes: Wishes) -> Foreign:
         inputs[wishes.labels.name] = sha256_of(wishes.labels)
     if batches:
         if soft is not None:
-            raise UsageError("the set has soft labels of its own", where=str(wishes.labels))
+            raise UsageError(
+                "the set has soft labels of its own",
+                where=str(wishes.labels),
+                mend="leave --labels out",
+            )
         read = with_labels(
             batches,
             pictures.labels,
@@ -177,7 +185,9 @@ def kind_of(source: str) -> ImportKind:
 def _from_file(path: Path, kind: Literal["pt", "npz"], wishes: Wishes) -> Pictures:
     where = str(path)
     if not path.is_file():
-        raise UsageError(f"--kind {kind} needs a file", where=where)
+        raise UsageError(
+            f"--kind {kind} needs a file", where=where, mend="name one, or another --kind"
+        )
     content: object = load_pt(path) if kind == "pt" else load_npz(path)
     arrays = paired(content, wishes.entry, where)
     if wishes.labels is not None and wishes.labels.is_file():
@@ -209,7 +219,11 @@ def _names(pictures: Pictures, wanted: Sequence[str], where: str) -> tuple[str, 
     if wanted:
         fixed = bool(known) or pictures.soft is not None
         if (fixed and len(wanted) != count) or len(wanted) < highest:
-            raise UsageError(f"{len(wanted)} class names for {count} classes", where="--classes")
+            raise UsageError(
+                f"{len(wanted)} class names for {count} classes",
+                where="--classes",
+                mend="give one name per class, in the order of the labels",
+            )
         names = tuple(wanted)
     else:
         present = len(set(pictures.labels.tolist()))

@@ -78,7 +78,11 @@ def paired(content: object, entry: int, where: str, *, labels: bool = False) -> 
         ]
         if pairs and len(pairs) == len(content):
             if not 0 <= entry < len(pairs):
-                raise UsageError(f"there are {len(pairs)} sets, from 0 on", where="--entry")
+                raise UsageError(
+                    f"there are {len(pairs)} sets, from 0 on",
+                    where=f"--entry {entry}",
+                    mend=f"name one of 0 to {len(pairs) - 1}",
+                )
             told = (
                 () if len(pairs) == 1 else (f"Of {len(pairs)} sets in the file, number {entry}.",)
             )

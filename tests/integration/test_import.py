@@ -139,7 +139,7 @@ def test_a_folder_with_something_else_is_not_replaced(tmp_path):
         (["--labels", "nowhere"], "no such file or folder"),
         (["--order", "sideways"], "is no order"),
         (["--version", "1"], "is no version"),
-        (["--license", "other"], "needs license_name"),
+        (["--license", "other"], "license other needs a name and a link"),
         (["--classes", "a,b"], "2 class names for 3 classes"),
     ],
 )
