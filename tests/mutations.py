@@ -18,6 +18,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 LIST = Path(__file__).parent / "assets" / "mutations.toml"
 COPIED = ("distillhub", "cli", "recipes", "tests", "pyproject.toml")
+OFFLINE = "not gpu and not network and not browser"
+"""Slow tests, too."""
 GREEN, RED = 0, 1
 """Exit codes of pytest: all tests passed; some failed."""
 
@@ -58,7 +60,7 @@ def _copy(folder: Path) -> None:
 def _verdict(mutation: Mutation) -> str:
     """What became of a mutation: `red` is as it should be."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += [*mutation.tests.split(), "-k", mutation.select]
+    command += [*mutation.tests.split(), "-k", mutation.select, "-m", OFFLINE]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _copy(folder)
