@@ -1,7 +1,8 @@
 """Changes of one line that must each turn a test red: `python -m tests.mutations [PAGE...]`.
 
 The list is `tests/assets/mutations.toml`, by the pages of the specification. Each is made in a copy
-of the working tree, where the tests that it names then run; without it they pass (`make test`).
+of the working tree, where the tests that it names then run; before, all of them must pass in a copy
+without any.
 """
 
 import os
@@ -57,23 +58,38 @@ def _copy(folder: Path) -> None:
             shutil.copy(source, folder / name)
 
 
+def _tried(folder: Path, tests: Sequence[str], select: str = "") -> int:
+    """The exit code of some tests in a copy."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += [*tests, "-k", select, "-m", OFFLINE]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
+
+
+def _control(chosen: Sequence[Mutation]) -> int:
+    """The exit code of all the tests in a copy without a mutation."""
+    with tempfile.TemporaryDirectory() as name:
+        _copy(Path(name))
+        return _tried(Path(name), sorted({path for one in chosen for path in one.tests.split()}))
+
+
 def _verdict(mutation: Mutation) -> str:
     """What became of a mutation: `red` is as it should be."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += [*mutation.tests.split(), "-k", mutation.select, "-m", OFFLINE]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _copy(folder)
         path = folder / mutation.file
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace(mutation.line, mutation.becomes), encoding="utf-8")
-        code = subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
+        code = _tried(folder, mutation.tests.split(), mutation.select)
     return {GREEN: "NOT NOTICED", RED: "red"}.get(code, f"the tests did not run (exit {code})")
 
 
 def main(pages: Sequence[str]) -> int:
     """Try them all, as many at a time as there are processors; 0 if every one was noticed."""
     chosen = list(mutations(pages))
+    if (code := _control(chosen)) != GREEN:
+        sys.stdout.write(f"the tests do not pass without a mutation (exit {code})\n")
+        return 1
     missed = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for mutation, verdict in zip(chosen, pool.map(_verdict, chosen), strict=True):

@@ -238,11 +238,12 @@ class Recover(Method):
                 f"taps.patch_side is {side} but images have {target.height} x {target.width} "
                 f"pixels; set it to {min(target.height, target.width)} or less, or patch: false"
             )
-        spread = self.losses.densify.weight and not (self.losses.ce or self._matched)
-        if spread and target.ipc == 1:
+        weights = self.losses
+        others = weights.ce or weights.tv or weights.l2 or self._matched
+        if weights.densify.weight and not others and target.ipc == 1:
             yield (
                 "losses.densify spreads the images of a class, of which there is one, and no other "
-                "loss makes anything; set losses.ce or losses.stat above 0"
+                "loss moves them; set losses.ce or losses.stat above 0"
             )
         if self.tied and self.match.category_matching == "per_class" and self.match.alpha < 1:
             yield (

@@ -186,7 +186,9 @@ def test_a_single_image_per_class_cannot_be_spread() -> None:
 
     assert "losses.densify spreads the images of a class, of which there is one" in sentence
     assert not list(EDC.model_validate({"losses": alone}).check(two, COUNTS))
-    assert not list(EDC.model_validate({"losses": {**alone, "ce": 1.0}}).check(one, COUNTS))
+    for other in ("ce", "stat", "tv", "l2"):
+        beside = EDC.model_validate({"losses": {**alone, other: 1.0}})
+        assert not list(beside.check(one, COUNTS)), other
 
 
 def test_terms_of_weight_0_make_no_demands() -> None:
